@@ -1,0 +1,82 @@
+#pragma once
+// Logger: where weir reports what happens behind the program's back (a collector that went away, a listener that threw).
+// One virtual call; the default writes one line to stderr.
+
+#include <cstdio>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "weir/core/attribute.hpp"
+
+namespace weir::inline v0 {
+
+/// Implementations must be callable from any thread at any time, and must not throw.
+class Logger {
+ public:
+  enum class Level { debug, info, warning, error };
+
+  virtual ~Logger() = default;
+  /// One event. `message` and the attributes are borrowed for the call.
+  virtual void log(Level level, std::string_view message, std::span<const Attribute> attributes = {}) noexcept = 0;
+};
+
+inline std::string_view to_string(Logger::Level level) noexcept {
+  switch (level) {
+    case Logger::Level::debug: return "debug";
+    case Logger::Level::info: return "info";
+    case Logger::Level::warning: return "warning";
+    case Logger::Level::error: return "error";
+  }
+  return "unknown";
+}
+
+namespace detail {
+
+inline void append_printable(std::string& line, std::string_view text) {
+  constexpr char hex[] = "0123456789abcdef";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f) {
+      line += c;
+    } else {
+      line.append("\\x");
+      line += hex[byte >> 4];
+      line += hex[byte & 15];
+    }
+  }
+}
+
+class StderrLogger final : public Logger {
+ public:
+  void log(Level level, std::string_view message, std::span<const Attribute> attributes) noexcept override {
+    if (level == Level::debug) return;
+    std::string line = "weir: ";
+    line.append(to_string(level)).append(": ");
+    append_printable(line, message);
+    for (const Attribute& attribute : attributes) {
+      line += ' ';
+      append_printable(line, attribute.key.view());
+      line += '=';
+      switch (attribute.value.type()) {
+        case AttributeValue::Type::string: append_printable(line, attribute.value.text()); break;
+        case AttributeValue::Type::integer: line += std::to_string(attribute.value.integer()); break;
+        case AttributeValue::Type::real: line += std::to_string(attribute.value.real()); break;
+        case AttributeValue::Type::boolean: line += attribute.value.boolean() ? "true" : "false"; break;
+      }
+    }
+    line += '\n';
+    std::fwrite(line.data(), 1, line.size(), stderr);
+  }
+};
+
+}  // namespace detail
+
+/// The default logger: info and above as one line each to stderr, control characters escaped. Never destroyed.
+inline Logger& stderr_logger() {
+  static Logger* const logger = new detail::StderrLogger;
+  return *logger;
+}
+
+}  // namespace weir::inline v0

@@ -1,0 +1,41 @@
+#pragma once
+// Name: the name of a span or the key of an attribute. It remembers whether it was made from a string literal: then its
+// address is its identity for the life of the program, and interning it costs one look-up by address.
+//
+//   tracer.enter("HandleRequest");                  // literal
+//   tracer.enter(std::string("job " + queue));      // text made at run time: looked up by content
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+
+#include "weir/core/version.hpp"
+
+namespace weir::inline v0 {
+
+/// A view: it must not outlive the text it was made from. Thread-safety: a value.
+class Name {
+ public:
+  template <std::size_t N>
+  consteval Name(const char (&literal)[N]) : data_(literal), size_(N - 1), literal_(true) {}
+
+  template <std::size_t N>
+  Name(char (&buffer)[N]) : Name(std::string_view(buffer)) {}
+
+  template <class Text>
+  requires(std::convertible_to<const Text&, std::string_view> && !std::is_array_v<Text>) constexpr Name(const Text& text)
+      : data_(std::string_view(text).data()), size_(std::string_view(text).size()) {}
+
+  constexpr std::string_view view() const noexcept { return {data_, size_}; }
+  /// True when the text has static storage and never changes.
+  constexpr bool literal() const noexcept { return literal_; }
+
+ private:
+  const char* data_;
+  std::size_t size_;
+  bool literal_ = false;
+};
+
+}  // namespace weir::inline v0

@@ -1,0 +1,69 @@
+#pragma once
+// Span: one finished unit of work, as a value. What the collector hands on and the view socket carries; the tree in
+// `children` is filled where trees are handed on. The handle that service code holds is ScopedSpan (tracer.hpp).
+//
+// JSON (docs/wire_format.md): id, trace_id, parent_id, name, kind, start_time, end_time, attrs, children; parent_id,
+// attrs and children are absent when empty.
+
+#include <chrono>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "weir/core/kind.hpp"
+#include "weir/core/result.hpp"
+
+namespace weir::inline v0 {
+
+/// Wall-clock time (Unix epoch, UTC) in nanoseconds.
+using Timestamp = std::chrono::time_point<std::chrono::system_clock, std::chrono::nanoseconds>;
+
+/// Attribute values on the wire are strings.
+using StringAttributes = std::map<std::string, std::string, std::less<>>;
+
+/// Thread-safety: a value. Distinct objects: safe. Shared: safe to read.
+struct Span {
+  std::string id;         ///< 16 hex digits from our tracers; any text is kept
+  std::string trace_id;   ///< 32 hex digits from our tracers; any text is kept
+  std::string parent_id;  ///< empty: a root
+  std::string name;
+  SpanKind kind = SpanKind::function;
+  Timestamp start_time{};
+  Timestamp end_time{};
+  StringAttributes attrs;
+  std::vector<Span> children;  ///< ordered by start time
+
+  /// A copy with the attribute added or replaced.
+  Span with_attr(std::string key, std::string value) const;
+  /// A copy with `child` appended.
+  Span with_child(Span child) const;
+  /// A copy with another parent.
+  Span with_parent_id(std::string parent) const;
+  /// A deep copy.
+  Span clone() const { return *this; }
+  /// end_time - start_time, never negative.
+  std::chrono::nanoseconds duration() const;
+  /// True when the attribute `error` is "true" (what ScopedSpan::fail sets).
+  bool failed() const;
+
+  friend bool operator==(const Span&, const Span&) = default;
+};
+
+/// One line of JSON without the newline, field order and escapes as the original writes them. Control characters are
+/// escaped; invalid UTF-8 becomes U+FFFD. Children are included.
+std::string to_json(const Span& span);
+
+/// Reads one JSON object. Unknown fields are ignored, unknown kinds kept, attribute values that are no strings become
+/// their JSON text, invalid UTF-8 becomes U+FFFD. Errors: not an object, nested deeper than 16 below a span, a field of
+/// the wrong type, a missing id / trace_id / time, a time that is not RFC 3339; the message names the field.
+Result<Span> parse_span(std::string_view json);
+
+/// RFC 3339 in UTC with up to nine fractional digits, trailing zeros cut, as Go's time.RFC3339Nano.
+std::string format_time(Timestamp time);
+
+/// RFC 3339 with any offset and up to nanoseconds (further digits are cut). Error: anything else, an impossible date, a
+/// time that int64 nanoseconds cannot hold (before 1677 or after 2262).
+Result<Timestamp> parse_time(std::string_view text);
+
+}  // namespace weir::inline v0
