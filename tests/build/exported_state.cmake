@@ -1,7 +1,8 @@
-# cmake -DNM=nm -DPROGRAM=file -DINCLUDE_DIR=include -P exported_state.cmake
+# cmake -DNM=nm -DPROGRAM=file -DINCLUDE_DIR=include "-DLISTED=name;…" -P exported_state.cmake
 #
-# The names declared with WEIR_SHARED_STATE must match the export patterns of weir::core by their form (…_state, …_slot), and
-# the program must export those that it contains.
+# The names declared with WEIR_SHARED_STATE must be among those that weir::core tells linkers to export, and the program
+# must export those that it contains.
+cmake_minimum_required(VERSION 3.25)
 file(GLOB_RECURSE headers ${INCLUDE_DIR}/*.hpp)
 set(names "")
 foreach(header IN LISTS headers)
@@ -11,8 +12,8 @@ foreach(header IN LISTS headers)
       message(FATAL_ERROR "${header}: no name found in: ${line}")
     endif()
     set(name ${CMAKE_MATCH_1})
-    if(NOT name MATCHES "_(state|slot)$")
-      message(SEND_ERROR "${header}: ${name} must be named …_state or …_slot, else programs do not export it")
+    if(NOT name IN_LIST LISTED)
+      message(SEND_ERROR "${header}: ${name} is not exported by programs; add it to weir_shared_state in include/CMakeLists.txt")
     endif()
     list(APPEND names ${name})
   endforeach()
