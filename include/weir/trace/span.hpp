@@ -55,7 +55,7 @@ struct Span {
 /// escaped; invalid UTF-8 becomes U+FFFD. Children are included.
 std::string to_json(const Span& span);
 
-/// How deep trees are built: the collector hangs spans further down than this under their ancestor of this depth, and
+/// How many levels trees have at most: the collector puts spans further down on the lowest level, beside their parent, and
 /// parse_span refuses deeper nesting, so that destroying, copying and comparing trees stays within any thread's stack.
 inline constexpr std::size_t max_span_depth = 256;
 
