@@ -32,7 +32,7 @@ concept OperationType = requires {
 /// F can be called for an event of type `Event` (const where listeners may only read it) on an operation of type `Target`.
 template <class F, class Target, class Event>
 concept ListenerFor = std::is_invocable_v<F&, Target&, Event&> || std::is_invocable_v<F&, Target&> || std::is_invocable_v<F&, Event&> ||
-                      std::is_invocable_v<F&>;
+    std::is_invocable_v<F&>;
 
 /// Names a registered listener. Ignoring it keeps the listener until its operation finishes. A copyable value that may
 /// outlive the operation. Thread-safety: a value; remove() may be called from any thread.

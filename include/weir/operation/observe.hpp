@@ -49,8 +49,10 @@ class EventView {
   }
   template <class Event>
   static constexpr auto describer() -> void (*)(const void*, AttributeSink&) {
-    if constexpr (requires(const Event& e, AttributeSink& s) { e.describe(s); }) return &describe_as<Event>;
-    else return nullptr;
+    if constexpr (requires(const Event& e, AttributeSink& s) { e.describe(s); })
+      return &describe_as<Event>;
+    else
+      return nullptr;
   }
   template <class Event, detail::Phase P>
   static constexpr Info info_of() {

@@ -91,7 +91,8 @@ class Operation {
  protected:
   static constexpr std::uint8_t live = 0, finishing = 1, done = 2;
 
-  Operation(Operation* parent, detail::Slot* owner, const detail::OperationInfo* info) noexcept : parent_(parent), owner_(owner), info_(info) {}
+  Operation(Operation* parent, detail::Slot* owner, const detail::OperationInfo* info) noexcept
+      : parent_(parent), owner_(owner), info_(info) {}
   ~Operation() = default;
 
  private:
@@ -116,7 +117,7 @@ class Operation {
   std::atomic<std::uint8_t> state_{live};
   std::atomic<bool> touched_{false};         // another thread has run or registered listeners of this stack operation
   std::atomic<bool> foreign_finish_{false};  // another thread tries to finish it
-  std::uint8_t locked_flags_ = 0;  // guarded by the home slot's lock
+  std::uint8_t locked_flags_ = 0;            // guarded by the home slot's lock
   static constexpr std::uint8_t foreign_won = 1, listed = 2;
   bool counted_ = false;  // counts as a user of the root above it
   bool implicit_ = false;
@@ -126,14 +127,14 @@ class Operation {
   std::atomic<std::uint32_t> children_{0};  // debug builds: stack children alive
   std::uint32_t uncaught_ = 0;              // exceptions in flight when it started
   // Written only when they are needed.
-  detail::Lane* zombies_;    // listeners dropped by a finish inside a listener
+  detail::Lane* zombies_;  // listeners dropped by a finish inside a listener
   Attachment* attachments_;
-  detail::Slot* home_;       // roots and shared operations: the slot that made it, whose lock guards its listeners
-  Operation* listed_next_;   // in the home slot's list of nodes with listeners
+  detail::Slot* home_;      // roots and shared operations: the slot that made it, whose lock guards its listeners
+  Operation* listed_next_;  // in the home slot's list of nodes with listeners
   Operation** listed_link_;
-  std::uint64_t serial_;     // which listing of the home slot this is
-  std::atomic<std::uint32_t> references_;         // shared operations
-  const detail::OperationInfo* last_child_;       // debug builds
+  std::uint64_t serial_;                     // which listing of the home slot this is
+  std::atomic<std::uint32_t> references_;    // shared operations
+  const detail::OperationInfo* last_child_;  // debug builds
 };
 
 /// Names an explicit parent: other threads, callbacks, coroutines. The operation then leaves the thread's current one alone.
@@ -161,14 +162,10 @@ class Op : public Operation {
   using Result = typename T::Result;
 
   /// Starts under the thread's current operation, else under the installed root, and becomes the current one.
-  explicit Op(const Args& args)
-    requires std::is_default_constructible_v<T>
-      : Op(args, T{}) {}
+  explicit Op(const Args& args) requires std::is_default_constructible_v<T> : Op(args, T{}) {}
   Op(const Args& args, T state);
   /// Starts under `parent`.
-  Op(Under parent, const Args& args)
-    requires std::is_default_constructible_v<T>
-      : Op(parent, args, T{}) {}
+  Op(Under parent, const Args& args) requires std::is_default_constructible_v<T> : Op(parent, args, T{}) {}
   Op(Under parent, const Args& args, T state);
   /// Finishes it if nobody has: with Result{} where that exists; else only observers hear it.
   ~Op() noexcept(false);
@@ -176,11 +173,7 @@ class Op : public Operation {
   /// Finishes it. The first call counts. When the call returns (outside listeners), no listener that was registered on this
   /// operation runs or will run, on any thread: it waits for those in progress. Inside a listener it never waits.
   void finish(const Result& result);
-  void finish()
-    requires std::is_default_constructible_v<Result>
-  {
-    finish(Result{});
-  }
+  void finish() requires std::is_default_constructible_v<Result> { finish(Result{}); }
 
   /// True when the scope of the operation is being left by an exception. Ask on its own thread.
   bool unwinding() const noexcept;
@@ -292,8 +285,8 @@ std::uint64_t refused_emissions() noexcept;
 }  // namespace weir::inline v0
 
 // IWYU pragma: begin_exports
-#include "weir/operation/detail/errors.hpp"
-#include "weir/operation/detail/roots.hpp"
 #include "weir/operation/detail/dispatch.hpp"
+#include "weir/operation/detail/errors.hpp"
 #include "weir/operation/detail/op.hpp"
+#include "weir/operation/detail/roots.hpp"
 // IWYU pragma: end_exports

@@ -14,8 +14,10 @@ template <OperationType T, class F>
 auto wrap(const typename T::Args& args, F&& call) {
   Op<T> operation(args);
   auto run = [&]() -> decltype(auto) {
-    if constexpr (std::is_invocable_v<F, Op<T>&>) return std::forward<F>(call)(operation);
-    else return std::forward<F>(call)();
+    if constexpr (std::is_invocable_v<F, Op<T>&>)
+      return std::forward<F>(call)(operation);
+    else
+      return std::forward<F>(call)();
   };
   using Returned = decltype(run());
   if constexpr (std::is_void_v<Returned>) {

@@ -42,7 +42,8 @@ struct Dispatch {
     ~Emission() {
       me->hazard[depth].store(nullptr, std::memory_order_release);
       me->depth = depth;
-      if (me->retired != nullptr && depth == 0) [[unlikely]] finish_retired(me);
+      if (me->retired != nullptr && depth == 0) [[unlikely]]
+        finish_retired(me);
     }
     Emission(const Emission&) = delete;
     Emission& operator=(const Emission&) = delete;
@@ -77,7 +78,8 @@ struct Dispatch {
     WEIR_CATCH_ALL { listener_threw(lane, entry, source.operation->name(), source.info->name); }
   }
 
-  [[gnu::noinline]] static void run_older(const Emission& emission, Lane* lane, Entry* entry, Entry* end, const Source& source, void* event) {
+  [[gnu::noinline]] static void run_older(const Emission& emission, Lane* lane, Entry* entry, Entry* end, const Source& source,
+                                          void* event) {
     for (; entry != end; ++entry)
       if (emission.may_hear(lane, entry)) run(lane, entry, source, event);
   }
@@ -173,8 +175,10 @@ struct Dispatch {
       }
       const std::uint32_t index = lane->count.load(std::memory_order_relaxed);
       Entry* entry = new (&lane->entries()[index]) Entry;
-      if constexpr (Closure<Stored>::inside) new (entry->closure) Stored(std::forward<F>(f));
-      else new (entry->closure) Stored*(large);
+      if constexpr (Closure<Stored>::inside)
+        new (entry->closure) Stored(std::forward<F>(f));
+      else
+        new (entry->closure) Stored*(large);
       entry->call.store(call, std::memory_order_relaxed);
       constexpr bool trivial = Closure<Stored>::inside && std::is_trivially_destructible_v<Stored>;
       Stamp* stamp = new (&lane->stamps()[index]) Stamp{me, ++me->registrations, trivial ? nullptr : &Closure<Stored>::destroy, false};
@@ -186,7 +190,8 @@ struct Dispatch {
       handle.entry_ = entry;
       handle.by_ = me;
       handle.number_ = stamp->number;
-      if (node.owner_ == home && home != me) [[unlikely]] touch(node, entry);
+      if (node.owner_ == home && home != me) [[unlikely]]
+        touch(node, entry);
     }
     return handle;
   }
@@ -310,12 +315,17 @@ struct Dispatch {
 
   /// True for the one caller that is to finish the operation.
   [[gnu::always_inline]] static bool claim(Operation& node, Slot* me) {
-    if (node.owner_ != me) [[unlikely]] return claim_foreign(node, me);
-    if (node.state_.load(std::memory_order_acquire) != Operation::live) [[unlikely]] return lose(node, me);
-    if (me->fences) [[unlikely]] node.state_.exchange(Operation::finishing, std::memory_order_seq_cst);
-    else node.state_.store(Operation::finishing, std::memory_order_release);
+    if (node.owner_ != me) [[unlikely]]
+      return claim_foreign(node, me);
+    if (node.state_.load(std::memory_order_acquire) != Operation::live) [[unlikely]]
+      return lose(node, me);
+    if (me->fences) [[unlikely]]
+      node.state_.exchange(Operation::finishing, std::memory_order_seq_cst);
+    else
+      node.state_.store(Operation::finishing, std::memory_order_release);
     compiler_barrier();
-    if (node.foreign_finish_.load(std::memory_order_seq_cst)) [[unlikely]] return settle(node, me);
+    if (node.foreign_finish_.load(std::memory_order_seq_cst)) [[unlikely]]
+      return settle(node, me);
     return true;
   }
 
@@ -403,8 +413,10 @@ struct Dispatch {
 
   /// The last of an operation that has finished.
   [[gnu::always_inline]] static void end(Operation& node, Slot* me) {
-    if (me->current == &node) [[unlikely]] leave(node, me);  // another thread finished it
-    if (node.state_.load(std::memory_order_acquire) != Operation::done) [[unlikely]] await_foreign_finish(node, me);
+    if (me->current == &node) [[unlikely]]
+      leave(node, me);  // another thread finished it
+    if (node.state_.load(std::memory_order_acquire) != Operation::done) [[unlikely]]
+      await_foreign_finish(node, me);
     if (node.lanes_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {  // registered while it finished
       Slot* const home = home_of(node);
       destroy_lanes(detach(node, home), home);
@@ -412,9 +424,12 @@ struct Dispatch {
 #if WEIR_CHECK_LIFETIMES
     if (node.children_.load(std::memory_order_relaxed) != 0) abort_outlived(node);
 #endif
-    if (node.extras_ != 0) [[unlikely]] clean_up(node);
-    if (node.counted_) release_root(me, static_cast<RootNode*>(node.parent_));
-    else if (node.holds_parent_) [[unlikely]] release_shared(node.parent_);
+    if (node.extras_ != 0) [[unlikely]]
+      clean_up(node);
+    if (node.counted_)
+      release_root(me, static_cast<RootNode*>(node.parent_));
+    else if (node.holds_parent_) [[unlikely]]
+      release_shared(node.parent_);
   }
 
   /// Undoes what a constructor did before a start listener left by pthread_exit.
@@ -450,7 +465,8 @@ struct Dispatch {
 
   [[noreturn, gnu::noinline, gnu::cold]] static void abort_outlived(const Operation& node) {
     const std::string_view child = node.last_child_->name;
-    std::fprintf(stderr, "weir: operation '%.*s' was destroyed before its child '%.*s'; use weir::start for children that outlive their parent\n",
+    std::fprintf(stderr,
+                 "weir: operation '%.*s' was destroyed before its child '%.*s'; use weir::start for children that outlive their parent\n",
                  static_cast<int>(node.name().size()), node.name().data(), static_cast<int>(child.size()), child.data());
     std::abort();
   }

@@ -11,7 +11,10 @@
 #define WEIR_TRY try
 // pthread_exit and cancellation unwind with an exception that must not be swallowed (libstdc++ only).
 #if defined(__GLIBCXX__)
-#define WEIR_CATCH_FORCED catch (abi::__forced_unwind&) { throw; }
+#define WEIR_CATCH_FORCED         \
+  catch (abi::__forced_unwind&) { \
+    throw;                        \
+  }
 #else
 #define WEIR_CATCH_FORCED
 #endif
@@ -114,15 +117,14 @@ inline bool count_fault(Lane* lane, Entry* entry) {
     process_state.suspects = suspect;
   }
   const Entry::Call next = ++suspect->faults >= limit ? removed_listener : probation;
-  while (call != removed_listener && !entry->call.compare_exchange_weak(call, next, std::memory_order_acq_rel)) {
-  }
+  while (call != removed_listener && !entry->call.compare_exchange_weak(call, next, std::memory_order_acq_rel)) {}
   return suspect->faults == limit;
 }
 
 /// Called inside a catch block.
 [[gnu::noinline, gnu::cold]] inline void listener_threw(Lane* lane, Entry* entry, std::string_view operation, std::string_view event) {
-  ListenerError error{operation, event, "unknown exception", count_fault(lane, entry)};
 #if defined(__cpp_exceptions)
+  ListenerError error{operation, event, "unknown exception", count_fault(lane, entry)};
   try {
     throw;
   } catch (const std::exception& exception) {
@@ -131,6 +133,8 @@ inline bool count_fault(Lane* lane, Entry* entry) {
   } catch (...) {
     report(error);
   }
+#else
+  (void)lane, (void)entry, (void)operation, (void)event;
 #endif
 }
 

@@ -36,9 +36,9 @@ struct Lane {
   std::atomic<Lane*> next{nullptr};
   std::atomic<std::uint32_t> count{0};
   std::uint32_t capacity;
-  std::uint32_t removed = 0;     // guarded by the home slot's lock, as what follows
-  std::uint32_t pins = 0;        // removals at work on an entry: the lane must outlive them
-  bool orphaned = false;         // its node let go of it; the last pin frees it
+  std::uint32_t removed = 0;         // guarded by the home slot's lock, as what follows
+  std::uint32_t pins = 0;            // removals at work on an entry: the lane must outlive them
+  bool orphaned = false;             // its node let go of it; the last pin frees it
   std::atomic<bool> suspect{false};  // a listener of this lane has thrown
 
   Entry* entries() { return reinterpret_cast<Entry*>(this + 1); }
@@ -84,12 +84,16 @@ struct Closure {
   static constexpr bool inside = sizeof(F) <= Entry::closure_size && alignof(F) <= 8 && std::is_nothrow_move_constructible_v<F>;
 
   static F& of(Entry* entry) noexcept {
-    if constexpr (inside) return *std::launder(reinterpret_cast<F*>(entry->closure));
-    else return **std::launder(reinterpret_cast<F**>(entry->closure));
+    if constexpr (inside)
+      return *std::launder(reinterpret_cast<F*>(entry->closure));
+    else
+      return **std::launder(reinterpret_cast<F**>(entry->closure));
   }
   static void destroy(Entry* entry) noexcept {
-    if constexpr (inside) of(entry).~F();
-    else delete &of(entry);
+    if constexpr (inside)
+      of(entry).~F();
+    else
+      delete &of(entry);
   }
 };
 

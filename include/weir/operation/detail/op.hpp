@@ -19,14 +19,18 @@ constexpr std::string_view unqualified(std::string_view name) {
 
 template <class T>
 constexpr std::string_view operation_name() {
-  if constexpr (requires { T::name; }) return T::name;
-  else return unqualified(type_name<T>());
+  if constexpr (requires { T::name; })
+    return T::name;
+  else
+    return unqualified(type_name<T>());
 }
 
 template <class T>
 constexpr SpanKind operation_kind() {
-  if constexpr (requires { T::kind; }) return T::kind;
-  else return SpanKind::function;
+  if constexpr (requires { T::kind; })
+    return T::kind;
+  else
+    return SpanKind::function;
 }
 
 template <class T>
@@ -41,10 +45,14 @@ inline constexpr OperationInfo operation_info{operation_name<T>(), operation_kin
 template <class F, class Target, class Event>
 void call_listener(Entry* entry, Operation* operation, void* event) {
   F& f = Closure<F>::of(entry);
-  if constexpr (std::is_invocable_v<F&, Target&, Event&>) f(*static_cast<Target*>(operation), *static_cast<Event*>(event));
-  else if constexpr (std::is_invocable_v<F&, Target&>) f(*static_cast<Target*>(operation));
-  else if constexpr (std::is_invocable_v<F&, Event&>) f(*static_cast<Event*>(event));
-  else f();
+  if constexpr (std::is_invocable_v<F&, Target&, Event&>)
+    f(*static_cast<Target*>(operation), *static_cast<Event*>(event));
+  else if constexpr (std::is_invocable_v<F&, Target&>)
+    f(*static_cast<Target*>(operation));
+  else if constexpr (std::is_invocable_v<F&, Event&>)
+    f(*static_cast<Event*>(event));
+  else
+    f();
 }
 
 template <class Pointer>
@@ -64,7 +72,8 @@ Listener add_start(Operation& node, F&& listener) {
   using Function = std::remove_cvref_t<F>;
   static_assert(ListenerFor<Function, Op<T>, const typename T::Args>,
                 "a start listener takes (Op<T>&, const Args&), (Op<T>&), (const Args&) or nothing");
-  return Dispatch::add(node, event_type<T, Phase::start>(), &call_listener<Function, Op<T>, const typename T::Args>, std::forward<F>(listener));
+  return Dispatch::add(node, event_type<T, Phase::start>(), &call_listener<Function, Op<T>, const typename T::Args>,
+                       std::forward<F>(listener));
 }
 template <OperationType T, class F>
 Listener add_finish(Operation& node, F&& listener) {
@@ -244,7 +253,8 @@ template <class T>
     Op* op;
     ~End() { detail::Dispatch::end(*op, detail::this_slot()); }
   } end{this};
-  if (state_.load(std::memory_order_acquire) == done) [[likely]] return;
+  if (state_.load(std::memory_order_acquire) == done) [[likely]]
+    return;
   if constexpr (std::is_default_constructible_v<Result>) {
     const Result result{};
     finish_with(&result);
@@ -285,8 +295,7 @@ Handle<T> start(Under parent, const typename T::Args& args, T state) {
   return start_under<T>(parent.parent(), args, std::move(state));
 }
 
-inline OperationScope::OperationScope(Operation& operation) noexcept
-    : previous_(std::exchange(detail::this_slot()->current, &operation)) {}
+inline OperationScope::OperationScope(Operation& operation) noexcept : previous_(std::exchange(detail::this_slot()->current, &operation)) {}
 inline OperationScope::~OperationScope() { detail::this_slot()->current = detail::Dispatch::nearest_unfinished(previous_); }
 
 // ---- roots

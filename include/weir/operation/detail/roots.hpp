@@ -88,10 +88,13 @@ inline RootNode* hand_over_locked(Slot* slot) {
 
 /// Counts one use of the installed root; nullptr if none is installed (nothing is counted then).
 [[gnu::always_inline]] inline RootNode* acquire_root(Slot* me) {
-  if (me->fences) [[unlikely]] me->made.fetch_add(1, std::memory_order_seq_cst);
-  else me->made.store(me->made.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  if (me->fences) [[unlikely]]
+    me->made.fetch_add(1, std::memory_order_seq_cst);
+  else
+    me->made.store(me->made.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   compiler_barrier();  // count first, then look: swap_root's heavy barrier stands between for everybody else
-  if (process_state.generation.load(std::memory_order_seq_cst) == me->generation) [[likely]] return me->root;
+  if (process_state.generation.load(std::memory_order_seq_cst) == me->generation) [[likely]]
+    return me->root;
   me->made.store(me->made.load(std::memory_order_relaxed) - 1, std::memory_order_release);
   return refresh_root(me);
 }
@@ -110,12 +113,16 @@ inline RootNode* hand_over_locked(Slot* slot) {
 
 [[gnu::always_inline]] inline void release_root(Slot* me, RootNode* root) {
   const std::uint64_t id = root->id;
-  if (me->root_id.load(std::memory_order_relaxed) != id) [[unlikely]] return release_root_slow(id, false);
+  if (me->root_id.load(std::memory_order_relaxed) != id) [[unlikely]]
+    return release_root_slow(id, false);
   const std::uint64_t generation = me->generation;
-  if (me->fences) [[unlikely]] me->gone.fetch_add(1, std::memory_order_seq_cst);
-  else me->gone.store(me->gone.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  if (me->fences) [[unlikely]]
+    me->gone.fetch_add(1, std::memory_order_seq_cst);
+  else
+    me->gone.store(me->gone.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   compiler_barrier();
-  if (process_state.generation.load(std::memory_order_seq_cst) != generation) [[unlikely]] release_root_slow(id, true);
+  if (process_state.generation.load(std::memory_order_seq_cst) != generation) [[unlikely]]
+    release_root_slow(id, true);
 }
 
 /// Counts one use of a root that the caller knows to be alive, installed or not.

@@ -37,7 +37,7 @@ struct alignas(128) Slot {
 
   // Owner only.
   Operation* current = nullptr;
-  RootNode* root = nullptr;        // the installed root, valid while generation is the process's
+  RootNode* root = nullptr;  // the installed root, valid while generation is the process's
   std::uint64_t generation = 0;
   const ExceptionGlobals* exceptions = nullptr;
   std::uint64_t registrations = 0;  // made by this thread, ever: tells what was registered during an event
@@ -49,7 +49,7 @@ struct alignas(128) Slot {
   // this thread made, and that it ended. Two counters, because one would be a store-forwarding chain of ++ and --.
   std::atomic<std::uint64_t> root_id{0};
   std::atomic<std::int64_t> made{0}, gone{0};
-  std::atomic<std::uint64_t> refused{0};  // emissions nested deeper than max_depth
+  std::atomic<std::uint64_t> refused{0};              // emissions nested deeper than max_depth
   std::atomic<const Operation*> hazard[max_depth]{};  // whose listeners this thread is running, by depth
 
   // Guarded by lock: the nodes made by this thread that have listeners, for those who come with a handle.
