@@ -19,44 +19,62 @@
 
 namespace weir::inline v0 {
 
+/// The attribute, with the value "true", of a span that is shown although its end never came (or has not come yet). Its end
+/// time is then the latest time known in its trace. A span whose start never came is not shown at all.
+inline constexpr std::string_view unfinished_attribute = "weir.unfinished";
+
 /// One trace: its trees, and what is known about it.
 struct Trace {
   std::string trace_id;
-  std::string service;      ///< the first sender of one of its spans: name from its hello, else its process name
-  std::vector<Span> roots;  ///< completed spans without a known parent, each a tree; ordered by start time
-  std::uint32_t spans = 0;
-  std::uint32_t unfinished = 0;  ///< spans published although their end never came
-  std::uint32_t late = 0;        ///< spans that came after the trace was completed
+  std::string service;           ///< the sender of its first event: name from its hello, else its process name
+  std::vector<Span> roots;       ///< spans without a known parent, each a tree; ordered by start time, as all children are
+  std::uint32_t spans = 0;       ///< in all trees
+  std::uint32_t unfinished = 0;  ///< of those, without an end (see unfinished_attribute)
+  std::uint32_t late = 0;        ///< spans that ended after the trace was completed
 };
 
 struct TraceStoreOptions {
   /// A trace is complete when its root has ended and no event came for this long. Smaller: seen sooner; larger: fewer late spans.
   std::chrono::milliseconds settle{500};
-  /// A trace without an ended root is completed this long after its first event; so is a span that never ends.
+  /// A trace that does not settle is completed this long after its first event; a span whose other half does not come is
+  /// given up after as long. Larger: slower operations are seen whole, at the cost of memory.
   std::chrono::milliseconds trace_ttl{60'000};
   std::size_t max_traces = 10'000;              ///< completed traces kept; the oldest leave first
-  std::size_t max_bytes = 256u << 20;           ///< everything kept, open and completed; the oldest leave first
+  std::size_t max_bytes = 256u << 20;           ///< everything kept; the oldest completed traces leave first, then the oldest open ones
+  std::size_t max_trace_bytes = 64u << 20;      ///< one trace; its further spans are handed on but not kept
   std::size_t max_pending = 1'000'000;          ///< spans whose other half has not come; beyond it the oldest are given up
   std::chrono::minutes max_age{60};             ///< completed traces older than this leave
-  std::size_t max_attributes = 128;             ///< per span; further ones are dropped and counted
-  std::size_t max_attribute_bytes = 64u << 10;  ///< per key and per value; longer ones are cut and counted
+  std::size_t max_attributes = 128;             ///< per span; further ones (by key) are dropped and counted
+  std::size_t max_attribute_bytes = 64u << 10;  ///< per key, value and span name; longer ones are cut and counted
 };
 
 /// Counted since the store was made.
 struct TraceStoreStats {
-  std::uint64_t events = 0, spans = 0, traces = 0;  ///< traces: completed ones
-  std::uint64_t duplicates = 0;                     ///< a second start or a second end of one span
-  std::uint64_t unfinished = 0, late = 0, cycles = 0, negative_durations = 0;
-  std::uint64_t orphans = 0;             ///< completed spans whose parent never came
-  std::uint64_t ends_without_start = 0;  ///< given up: no start came in time
-  std::uint64_t dropped_spans = 0;       ///< pushed out by a bound before their trace was completed
-  std::uint64_t evicted_traces = 0;
+  std::uint64_t events = 0;
+  std::uint64_t spans = 0;                                ///< handed to on_span_complete, unfinished ones included
+  std::uint64_t traces = 0;                               ///< handed to on_trace_complete
+  std::uint64_t duplicates = 0;                           ///< a second start or a second end of one span; the first wins
+  std::uint64_t late = 0;                                 ///< spans that ended after their trace was completed
+  std::uint64_t unfinished = 0;                           ///< spans handed on without an end
+  std::uint64_t ends_without_start = 0;                   ///< given up: no start came in time
+  std::uint64_t given_up_early = 0;                       ///< of those two: because of max_pending or max_bytes
+  std::uint64_t negative_durations = 0;                   ///< ended before they started: the end was set to the start
+  std::uint64_t orphans = 0, cycles = 0, flattened = 0;   ///< in completed traces: parent never came; made roots; below max_span_depth
+  std::uint64_t dropped_spans = 0;                        ///< handed on but not kept: their trace was full
+  std::uint64_t completed_early = 0, evicted_traces = 0;  ///< because of max_bytes; because of any bound on completed traces
   std::uint64_t dropped_attributes = 0, cut_attributes = 0;
-  std::size_t pending = 0, kept_traces = 0, bytes = 0;  ///< now
+  std::uint64_t failed_callbacks = 0;                                    ///< callbacks that threw
+  std::size_t pending = 0, open_traces = 0, kept_traces = 0, bytes = 0;  ///< now
 };
 
-/// Thread-safety: Distinct objects: safe. Shared: unsafe (the Collector locks around it). Callbacks run inside apply() and
-/// advance() and must not call back into the store.
+/// Rules: a span is known by its trace id and its span id. A root is a span without a parent id; a span that names itself
+/// counts as one. A parent that comes after its children adopts them; of a cycle the span that started first becomes a
+/// root. Equal start times are ordered by span id, so that trees do not depend on the order of arrival. Spans still open when
+/// their trace completes are part of it, marked unfinished, and are handed to on_span_complete when they end or are given up.
+/// Spans that end later are added to the stored trace, without completing it again; a trace that was pushed out is forgotten.
+///
+/// Thread-safety: Distinct objects: safe. Shared: unsafe (the Collector locks around it). Callbacks run inside apply(),
+/// advance() and complete_all(); they may call the const members and nothing else. What they throw is counted, no more.
 class TraceStore {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -66,18 +84,19 @@ class TraceStore {
   TraceStore(TraceStore&&) noexcept;
   TraceStore& operator=(TraceStore&&) noexcept;
 
-  /// Called once per completed span, without children.
+  /// Called once per span, when it has ended or is given up; without children.
   void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback);
   /// Called once per completed trace.
   void on_trace_complete(std::function<void(const Trace&)> callback);
 
-  /// Takes one event in. `service` says who sent it.
+  /// Lets time pass, then takes one event in; `service` says who sent it. Events of an unknown type are ignored. A time
+  /// before that of an earlier call counts as the same time.
   void apply(Event event, std::string_view service, TimePoint now);
   /// Lets time pass: completes what has settled, gives up what is too old.
   void advance(TimePoint now);
   /// When advance() next has something to do; TimePoint::max() if nothing is due.
   TimePoint next_deadline() const;
-  /// Completes everything at once, as if its time had passed (shutdown).
+  /// Gives up and completes everything that is open, as if its time had passed (shutdown).
   void complete_all(TimePoint now);
 
   /// Trace id -> completed root spans, each a tree. Traces that are still open show what has completed so far.

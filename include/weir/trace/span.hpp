@@ -6,6 +6,7 @@
 // attrs and children are absent when empty.
 
 #include <chrono>
+#include <cstddef>
 #include <map>
 #include <string>
 #include <string_view>
@@ -54,9 +55,15 @@ struct Span {
 /// escaped; invalid UTF-8 becomes U+FFFD. Children are included.
 std::string to_json(const Span& span);
 
+/// How many levels trees have at most: the collector puts spans further down on the lowest level, beside their parent, and
+/// parse_span refuses deeper nesting, so that destroying, copying and comparing trees stays within any thread's stack.
+inline constexpr std::size_t max_span_depth = 256;
+
 /// Reads one JSON object. Unknown fields are ignored, unknown kinds kept, attribute values that are no strings become
-/// their JSON text, invalid UTF-8 becomes U+FFFD. Errors: not an object, nested deeper than 16 below a span, a field of
-/// the wrong type, a missing id / trace_id / time, a time that is not RFC 3339; the message names the field.
+/// their JSON text, optional fields may be null, the last of equal keys wins, invalid UTF-8 becomes U+FFFD. Errors with
+/// std::errc::bad_message: not a JSON object, values nested deeper than 16 below a span, spans deeper than max_span_depth.
+/// Errors with std::errc::invalid_argument, the message naming the field: one of the wrong type (kind: an integer of 32
+/// bits), a missing or empty id or trace_id, a missing time, a time that is not RFC 3339.
 Result<Span> parse_span(std::string_view json);
 
 /// RFC 3339 in UTC with up to nine fractional digits, trailing zeros cut, as Go's time.RFC3339Nano.
