@@ -21,8 +21,8 @@ struct Dispatch;
 }
 
 /// A type that describes an operation: what goes in (Args), what comes out (Result); optionally state of its own, a
-/// `static constexpr std::string_view name`, a `static constexpr SpanKind kind`, and describe(AttributeSink&) const on
-/// Args and Result.
+/// `static constexpr std::string_view name`, a `static constexpr SpanKind kind`, describe(AttributeSink&) const on Args,
+/// Result and data events, and title() const on Args (the name of one call, such as "GET /orders/:id").
 template <class T>
 concept OperationType = requires {
   typename T::Args;

@@ -9,7 +9,9 @@
 
 #include <concepts>
 #include <cstdint>
+#include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "weir/core/attribute.hpp"
 #include "weir/operation/detail/event_type.hpp"
@@ -31,6 +33,9 @@ class EventView {
   std::int64_t time() const noexcept;
   /// False for the finish of an operation that ended without a result.
   bool has_value() const noexcept { return event_ != nullptr; }
+  /// What this one call is called: title() const of Args, if it has one ("GET /orders/:id"); else empty. `buffer` holds the
+  /// text where title() returns a std::string.
+  std::string_view title(std::string& buffer) const { return event_ != nullptr && info_.title != nullptr ? info_.title(event_, buffer) : std::string_view{}; }
   /// Hands the event's attributes to `sink`, if its type has describe(AttributeSink&) const.
   void describe(AttributeSink& sink) const {
     if (event_ != nullptr && info_.describe != nullptr) info_.describe(event_, sink);
@@ -42,6 +47,7 @@ class EventView {
     std::string_view name;
     detail::Phase phase;
     void (*describe)(const void* event, AttributeSink& sink);
+    std::string_view (*title)(const void* event, std::string& buffer);
   };
   template <class Event>
   static void describe_as(const void* event, AttributeSink& sink) {
@@ -54,9 +60,20 @@ class EventView {
     else
       return nullptr;
   }
+  template <class Event>
+  static std::string_view title_as(const void* event, std::string& buffer) {
+    using Title = decltype(static_cast<const Event*>(event)->title());
+    if constexpr (std::is_same_v<Title, std::string>) return buffer = static_cast<const Event*>(event)->title();
+    else return static_cast<const Event*>(event)->title();
+  }
+  template <class Event>
+  static constexpr auto titler() -> std::string_view (*)(const void*, std::string&) {
+    if constexpr (requires(const Event& e) { e.title(); }) return &title_as<Event>;
+    else return nullptr;
+  }
   template <class Event, detail::Phase P>
   static constexpr Info info_of() {
-    return {detail::type_name<Event>(), P, describer<Event>()};
+    return {detail::type_name<Event>(), P, describer<Event>(), titler<Event>()};
   }
 
   EventView(const Info& event_info, const void* event) : info_(event_info), event_(event) {}

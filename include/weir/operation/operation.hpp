@@ -53,6 +53,9 @@ class Operation {
   Operation* parent() const noexcept { return parent_; }
   /// True from the moment finish() took effect.
   bool finished() const noexcept { return state_.load(std::memory_order_acquire) != live; }
+  /// True when the scope of the operation is being left by an exception. Ask on the thread that started it.
+  bool unwinding() const noexcept;
+  /// T::name, else the unqualified name of T. Static storage.
   std::string_view name() const noexcept;
   SpanKind kind() const noexcept;
   /// Number of nodes above.
@@ -174,9 +177,6 @@ class Op : public Operation {
   /// operation runs or will run, on any thread: it waits for those in progress. Inside a listener it never waits.
   void finish(const Result& result);
   void finish() requires std::is_default_constructible_v<Result> { finish(Result{}); }
-
-  /// True when the scope of the operation is being left by an exception. Ask on its own thread.
-  bool unwinding() const noexcept;
 
   T& operator*() noexcept { return value_; }
   const T& operator*() const noexcept { return value_; }

@@ -110,6 +110,7 @@ inline std::int64_t EventView::time() const noexcept {
 
 inline bool Listener::remove() { return detail::Dispatch::remove(*this); }
 
+inline bool Operation::unwinding() const noexcept { return detail::this_slot()->exceptions->uncaught > uncaught_; }
 inline std::string_view Operation::name() const noexcept { return info_->name; }
 inline SpanKind Operation::kind() const noexcept { return info_->kind; }
 inline std::size_t Operation::depth() const noexcept {
@@ -261,11 +262,6 @@ template <class T>
   } else {
     finish_with(nullptr);
   }
-}
-
-template <class T>
-inline bool Op<T>::unwinding() const noexcept {
-  return detail::this_slot()->exceptions->uncaught > uncaught_;
 }
 
 // ---- shared operations
