@@ -4,7 +4,7 @@ include(CMakePackageConfigHelpers)
 set(weir_cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/weir)
 set(weir_pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-install(TARGETS weir_core EXPORT weirCoreTargets FILE_SET HEADERS)
+install(TARGETS weir_core EXPORT weirCoreTargets FILE_SET HEADERS FILE_SET parts)
 install(TARGETS weir EXPORT weirWeirTargets FILE_SET HEADERS)
 install(EXPORT weirCoreTargets NAMESPACE weir:: DESTINATION ${weir_cmake_dir})
 install(EXPORT weirWeirTargets NAMESPACE weir:: DESTINATION ${weir_cmake_dir})
