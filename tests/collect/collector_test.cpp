@@ -481,7 +481,7 @@ TEST_CASE("a stop takes what has arrived, from connections not yet let in too, a
   service.send_span("first");
   REQUIRE(collector.wait_for_span("first"));
   std::string much;
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < 400; ++i) {
     much += to_json(Client::start_of(std::to_string(i))) + "\n" + to_json(Client::end_of(std::to_string(i))) + "\n";
   }
   REQUIRE(much.size() > 64u << 10);
@@ -496,11 +496,11 @@ TEST_CASE("a stop takes what has arrived, from connections not yet let in too, a
   }
   changed.notify_all();
   REQUIRE(collector.stop());
-  CHECK(collector.spans().size() == 303);
+  CHECK(collector.spans().size() == 403);
   CHECK(collector->stats().store.unfinished == 1);
   CHECK(collector->stats().open_connections == 0);
   CHECK(collector.traces().size() == 1);
-  CHECK(collector->traces().at("t").size() == 303);
+  CHECK(collector->traces().at("t").size() == 403);
   CHECK_FALSE(std::filesystem::exists(collector.path()));
   CHECK(silent.closed_by_peer());
 }
