@@ -1,16 +1,33 @@
-# Every option of the build, and the private target that carries warnings and sanitizers.
+# Every option of the build (docs/building.md lists them), and the private target that carries warnings and sanitizers.
 option(WEIR_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(WEIR_BUILD_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
+option(WEIR_INSTALL "Create the install rules" ${PROJECT_IS_TOP_LEVEL})
 option(WEIR_WARNINGS_AS_ERRORS "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
 set(WEIR_SANITIZE "" CACHE STRING "Sanitizers to build with, as -fsanitize takes them (address,undefined or thread)")
 
-add_library(weir_private INTERFACE)
-target_compile_options(weir_private INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor $<$<BOOL:${WEIR_WARNINGS_AS_ERRORS}>:-Werror>)
-if(WEIR_SANITIZE)
-  target_compile_options(weir_private INTERFACE -fsanitize=${WEIR_SANITIZE} -fno-omit-frame-pointer)
-  target_link_options(weir_private INTERFACE -fsanitize=${WEIR_SANITIZE})
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+# Read by this project alone: who builds weir as a part of something else decides these.
+if(PROJECT_IS_TOP_LEVEL)
+  get_property(weir_multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
+  if(NOT weir_multi_config AND NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo or MinSizeRel" FORCE)
+  endif()
+  find_program(WEIR_CCACHE ccache DOC "Compiler cache, used when found")
+  mark_as_advanced(WEIR_CCACHE)
+  if(WEIR_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${WEIR_CCACHE}")
+  endif()
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 endif()
 
-find_package(Threads REQUIRED)
-find_package(fmt REQUIRED)
-find_package(nlohmann_json REQUIRED)
+add_library(weir_private INTERFACE)
+target_compile_options(weir_private INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor $<$<BOOL:${WEIR_WARNINGS_AS_ERRORS}>:-Werror>)
+# GCC 12 warns of its own std::string (bug 105329).
+target_compile_options(weir_private INTERFACE $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
+if(WEIR_SANITIZE)
+  target_compile_options(weir_private INTERFACE -fsanitize=${WEIR_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # GCC documents false positives of this warning together with sanitizers; it has them in its own <regex>.
+  target_compile_options(weir_private INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+  target_link_options(weir_private INTERFACE -fsanitize=${WEIR_SANITIZE})
+endif()

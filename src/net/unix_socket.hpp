@@ -89,7 +89,7 @@ struct UnixListenerOptions {
   /// Users besides our own that may connect. The socket is then opened as far as they need: group and 0660 when they all
   /// share a primary group that we can give it to, else 0666; so is the directory if bind() makes it (0710 / 0711). An
   /// existing directory is not changed; one that only its owner may enter is an error.
-  std::vector<uid_t> allow_uids;
+  std::vector<uid_t> allow_uids{};
   int backlog = 128;
 };
 

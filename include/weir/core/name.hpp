@@ -28,6 +28,13 @@ class Name {
   requires(std::convertible_to<const Text&, std::string_view> && !std::is_array_v<Text>) constexpr Name(const Text& text)
       : data_(std::string_view(text).data()), size_(std::string_view(text).size()) {}
 
+  /// Requires: `text` has static storage and never changes (a static constexpr std::string_view).
+  static constexpr Name from_static(std::string_view text) noexcept {
+    Name name(text);
+    name.literal_ = true;
+    return name;
+  }
+
   constexpr std::string_view view() const noexcept { return {data_, size_}; }
   /// True when the text has static storage and never changes.
   constexpr bool literal() const noexcept { return literal_; }

@@ -1,5 +1,8 @@
 #pragma once
 // ViewClient: receives completed spans from a ViewServer (ours or the original's).
+//
+//   weir::ViewClient client{"/run/user/1000/weir/weir-view.sock"};
+//   auto ended = client.run(stop.token(), [](std::string_view trace_id, const weir::Span& span) { ... });
 
 #include <cstdint>
 #include <functional>
@@ -12,24 +15,39 @@
 
 namespace weir::inline v0 {
 
-/// Thread-safety: Distinct objects: safe. Shared: unsafe, but for the stop token given to run().
+/// Thread-safety: Distinct objects: safe. Shared: unsafe, but for the stop token given to run(). Callbacks run on the thread
+/// in run().
 class ViewClient {
  public:
   explicit ViewClient(std::string socket_path);
 
+  /// Called when connected; from then on nothing that the server broadcasts is missed but what it says it dropped. Set
+  /// before run().
+  void on_connected(std::function<void()> callback);
   /// Called when the server says that it dropped lines for us, with their number. Set before run().
   void on_dropped(std::function<void(std::uint64_t count)> callback);
 
   /// Connects and calls `on_span` for each span until stop is requested or the server closes the connection, which both
-  /// return success. Errors: nothing to connect to. Lines over 1 MiB and lines that do not parse are skipped.
+  /// return success; can be called again. Errors: nothing to connect to (as connect(2) says it), or a callback threw: then
+  /// the connection is closed, and the message says what. Lines over 1 MiB and lines that do not parse are skipped and
+  /// counted.
   Result<void> run(const StopToken& stop, const std::function<void(std::string_view trace_id, const Span&)>& on_span);
 
+  /// Lines skipped, over all runs.
   std::uint64_t skipped_lines() const noexcept { return skipped_; }
+  /// Lines that servers say they dropped, over all runs.
+  std::uint64_t dropped_lines() const noexcept { return dropped_; }
+  const std::string& socket_path() const noexcept { return socket_path_; }
 
  private:
+  Result<void> receive(const StopToken& stop, const std::function<void(std::string_view, const Span&)>& on_span);
+  void take_line(std::string_view line, const std::function<void(std::string_view, const Span&)>& on_span);
+
   std::string socket_path_;
+  std::function<void()> on_connected_;
   std::function<void(std::uint64_t)> on_dropped_;
   std::uint64_t skipped_ = 0;
+  std::uint64_t dropped_ = 0;
 };
 
 }  // namespace weir::inline v0

@@ -3,11 +3,16 @@
 //
 //   collector.on_span_complete([&](std::string_view, const weir::Span& span) { view.broadcast(span); });
 //
+//   broadcast() ─one shared line─▶ a bounded queue per viewer ─sent by the thread in serve()─▶ socket
+//   created ─listen()─▶ listening ─serve()─▶ serving ─stop requested or close()─▶ closed (socket removed)
+//
 // A viewer that does not read costs a bounded queue and nobody else anything: beyond `max_queued_bytes` its oldest lines
-// go and it is told how many with a line ["dropped",n]; a viewer that accepts no byte for `stall_limit` is disconnected.
+// go, whole, and it is told how many with a line ["dropped",n]; one that accepts no byte for `stall_limit` is disconnected.
+// What viewers send is read and ignored, up to `max_input` bytes.
 
 #include <sys/types.h>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -22,38 +27,54 @@ namespace weir::inline v0 {
 
 struct ViewServerOptions {
   std::size_t max_clients = 128;                ///< further ones are disconnected at once and counted
-  std::size_t max_queued_bytes = 1u << 20;      ///< per client; beyond it the oldest lines go
+  std::size_t max_queued_bytes = 1u << 20;      ///< per client; beyond it the oldest lines go. Larger: slower viewers miss less
   std::chrono::milliseconds stall_limit{5000};  ///< a client that accepts nothing this long is disconnected
-  std::vector<uid_t> allow_uids;                ///< users besides our own that may connect
+  std::size_t max_input = 4096;                 ///< bytes; a client that sends more is disconnected
+  std::vector<uid_t> allow_uids{};              ///< users besides our own that may connect; widens the socket's mode as needed
   Logger* logger = nullptr;                     ///< nullptr: stderr_logger()
 };
 
+/// Counted since the server was made. queued == sent + dropped + abandoned + waiting, always.
 struct ViewServerStats {
   std::uint64_t broadcast = 0;  ///< spans
-  std::uint64_t dropped = 0;    ///< lines dropped, over all clients
-  std::uint64_t clients = 0, stalled = 0, refused = 0;
+  std::uint64_t queued = 0;     ///< lines, over all clients
+  std::uint64_t sent = 0;       ///< lines that the kernel took whole
+  std::uint64_t dropped = 0;    ///< lines that went for the bound's sake
+  std::uint64_t abandoned = 0;  ///< lines that still waited when their client left or was disconnected
+  std::uint64_t clients = 0;    ///< clients served
+  std::uint64_t stalled = 0;    ///< clients disconnected because they accepted nothing
+  std::uint64_t flooding = 0;   ///< clients disconnected because they sent too much
+  std::uint64_t refused = 0;    ///< clients over max_clients, or of a user who is not allowed
+  std::size_t waiting = 0;      ///< lines, now
+  std::size_t open_clients = 0;
+  /// One line of JSON: every counter under its name.
+  std::string to_json() const;
 };
 
-/// Thread-safety: shared: safe. broadcast() never blocks on a client.
+/// Thread-safety: shared: safe. broadcast() never blocks on a client and makes no system call that a client can stall.
 class ViewServer {
  public:
   explicit ViewServer(std::string socket_path, ViewServerOptions options = {});
-  ~ViewServer();  ///< close(), waits for serve() to return
+  ~ViewServer();  ///< close()
   ViewServer(const ViewServer&) = delete;
   ViewServer& operator=(const ViewServer&) = delete;
 
-  /// Binds the socket; errors as Collector::listen().
+  /// Binds the socket; errors as Collector::listen(), and invalid_argument when called twice or after close().
   Result<void> listen();
-  /// Serves until stop is requested or close() is called. Requires: listen() succeeded.
+  /// Serves until stop is requested or close() is called, then closes. Error: invalid_argument without listen(), or while
+  /// another thread serves.
   Result<void> serve(const StopToken& stop);
   /// listen() + serve().
   Result<void> start(const StopToken& stop);
 
-  /// Queues one line (without children) for every client.
+  /// Queues one line (without children) for every client. A span whose line is over 1 MiB, or over max_queued_bytes, is
+  /// dropped for all of them.
   void broadcast(const Span& span);
-  /// Disconnects all clients, after what is queued was offered to them once, and removes the socket. Idempotent.
+  /// Disconnects all clients, after what is queued was offered to them once, removes the socket, and waits for serve() to
+  /// be done with it. Idempotent.
   void close();
 
+  /// Viewers connected now.
   std::size_t conn_count() const;
   ViewServerStats stats() const;
   const std::string& socket_path() const noexcept;

@@ -1,0 +1,58 @@
+# What weir is built from. Each library has its file in cmake/deps: the installed package first, else the upstream release
+# with a pinned hash (FetchContent; FETCHCONTENT_SOURCE_DIR_<NAME> points it to a local copy, FETCHCONTENT_FULLY_DISCONNECTED
+# forbids downloads). Optional ones are switched by WEIR_WITH_<NAME>:
+#   AUTO  used when installed, never downloaded    ON  installed, else downloaded, else an error    OFF  not used
+include(FetchContent)
+set(weir_fetched_dependencies "")  # those that are built here and therefore cannot be named by the installed package
+
+# weir_optional_dependency(CLI11 PACKAGE libcli11-dev FOR "the command weir"): sets WEIR_HAVE_CLI11, and a line in the summary.
+function(weir_optional_dependency name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "PACKAGE;FOR" "")
+  string(TOUPPER ${name} upper)
+  set(WEIR_WITH_${upper} AUTO CACHE STRING "${name}, for ${arg_FOR}: AUTO, ON or OFF")
+  set_property(CACHE WEIR_WITH_${upper} PROPERTY STRINGS AUTO ON OFF)
+  set(wanted ${WEIR_WITH_${upper}})
+  set(found FALSE)
+  if(wanted STREQUAL "AUTO" OR wanted)
+    set(fetch FALSE)
+    if(NOT wanted STREQUAL "AUTO" OR FETCHCONTENT_SOURCE_DIR_${upper})
+      set(fetch TRUE)
+    endif()
+    include(deps/${name})  # reads `fetch`, sets `found`
+  endif()
+  if(found)
+    set(line "on")
+  elseif(NOT wanted STREQUAL "AUTO" AND wanted)
+    message(FATAL_ERROR "weir: WEIR_WITH_${upper}=${wanted}, but ${name} was not found and cannot be fetched.\nInstall it (Debian: ${arg_PACKAGE}) or set WEIR_WITH_${upper}=OFF.")
+  elseif(wanted STREQUAL "AUTO")
+    set(line "off: not found (Debian: ${arg_PACKAGE})")
+  else()
+    set(line "off: WEIR_WITH_${upper}=${wanted}")
+  endif()
+  set(WEIR_HAVE_${upper} ${found} PARENT_SCOPE)
+  set_property(GLOBAL APPEND PROPERTY WEIR_SUMMARY "${name}, for ${arg_FOR}: ${line}")
+endfunction()
+
+function(weir_summary)
+  if(NOT PROJECT_IS_TOP_LEVEL)
+    return()
+  endif()
+  message(STATUS "weir ${PROJECT_VERSION}, ${CMAKE_BUILD_TYPE}, ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
+  get_property(lines GLOBAL PROPERTY WEIR_SUMMARY)
+  foreach(line IN LISTS lines)
+    message(STATUS "  ${line}")
+  endforeach()
+endfunction()
+
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+include(deps/fmt)
+include(deps/nlohmann_json)
+if(WEIR_BUILD_TESTS)
+  include(deps/Catch2)
+endif()
+weir_optional_dependency(CLI11 PACKAGE libcli11-dev FOR "the command weir")
+if(WEIR_BUILD_EXAMPLES)
+  weir_optional_dependency(httplib PACKAGE libcpp-httplib-dev FOR "examples/checkout")
+  weir_optional_dependency(SQLite3 PACKAGE libsqlite3-dev FOR "examples/checkout")
+endif()

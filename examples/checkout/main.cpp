@@ -1,0 +1,185 @@
+// checkout: a small HTTP service with a SQLite database, instrumented with weir.
+//
+//   checkout [--port N] [--db FILE]        the collector is found through $WEIR_SOCKET, else at the default path
+//
+//   GET  /orders?limit=N    the newest orders with their items (one query for the orders, one more for each of them)
+//   GET  /orders/:id        one order; 404 if there is none
+//   POST /orders            {"customer":"ada","product":1,"quantity":2}; 409 when the stock does not suffice
+
+#include <httplib.h>
+#include <signal.h>
+
+#include <atomic>
+#include <charconv>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <string>
+#include <thread>
+#include <weir/bridge/operations_to_spans.hpp>
+#include <weir/operation/wrap.hpp>
+#include <weir/trace/socket_sender.hpp>
+#include <weir/trace/tracer.hpp>
+
+#include "database.hpp"
+#include "operations.hpp"
+
+namespace checkout {
+namespace {
+
+using nlohmann::json;
+
+/// One answer to a request.
+struct Reply {
+  int status = 200;
+  json body;
+};
+using Handler = std::function<Reply(Database&, const httplib::Request&)>;
+
+/// Serves `path` (":name" stands for one segment) with `handler`, as an operation.
+httplib::Server::Handler instrumented(const char* method, std::string route, std::string db_path, Handler handler) {
+  return [=](const httplib::Request& request, httplib::Response& response) {
+    thread_local Database db(db_path);  // one connection per server thread
+    weir::wrap<HandleRequest>({method, route, request.path}, [&] {
+      Reply reply = handler(db, request);
+      response.status = reply.status;
+      response.set_content(reply.body.dump(), "application/json");
+      return HandleRequest::Result{reply.status};
+    });
+  };
+}
+
+json items_of(Database& db, std::int64_t order) {
+  json items = json::array();
+  db.run("SELECT products.name, items.quantity, products.price FROM items JOIN products ON products.id = items.product_id WHERE order_id = ?",
+         {order}, [&](const Row& row) {
+           items.push_back({{"product", row.text(0)}, {"quantity", row.integer(1)}, {"price", row.integer(2)}});
+         });
+  return items;
+}
+
+Reply list_orders(Database& db, const httplib::Request& request) {
+  std::int64_t limit = 5;
+  if (request.has_param("limit")) {
+    const std::string text = request.get_param_value("limit");
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
+    if (error != std::errc{} || *end != '\0' || limit < 1 || limit > 100) return {400, {{"error", "limit must be 1 to 100"}}};
+  }
+  json orders = json::array();
+  db.run("SELECT id, customer FROM orders ORDER BY id DESC LIMIT ?", {limit},
+         [&](const Row& row) { orders.push_back({{"id", row.integer(0)}, {"customer", row.text(1)}}); });
+  for (json& order : orders) order["items"] = items_of(db, order["id"]);  // N+1
+  return {200, std::move(orders)};
+}
+
+Reply show_order(Database& db, const httplib::Request& request) {
+  std::int64_t id = 0;
+  const std::string text = request.matches[1];
+  std::from_chars(text.data(), text.data() + text.size(), id);
+  json order;
+  db.run("SELECT id, customer FROM orders WHERE id = ?", {id},
+         [&](const Row& row) { order = {{"id", row.integer(0)}, {"customer", row.text(1)}}; });
+  if (order.is_null()) return {404, {{"error", "no such order"}}};
+  order["items"] = items_of(db, id);
+  return {200, std::move(order)};
+}
+
+Reply create_order(Database& db, const httplib::Request& request) {
+  const json wanted = json::parse(request.body, nullptr, false);
+  if (!wanted.is_object() || !wanted["customer"].is_string() || !wanted["product"].is_number_integer() || !wanted["quantity"].is_number_integer())
+    return {400, {{"error", "expected {\"customer\":text,\"product\":id,\"quantity\":number}"}}};
+  const auto customer = wanted["customer"].get<std::string>();
+  const auto product = wanted["product"].get<std::int64_t>(), quantity = wanted["quantity"].get<std::int64_t>();
+  db.run("BEGIN IMMEDIATE");
+  try {
+    db.run("UPDATE products SET stock = stock - ? WHERE id = ?", {quantity, product});  // CHECK (stock >= 0) may refuse it
+    std::int64_t id = 0;
+    db.run("INSERT INTO orders (customer) VALUES (?) RETURNING id", {customer}, [&](const Row& row) { id = row.integer(0); });
+    db.run("INSERT INTO items (order_id, product_id, quantity) VALUES (?, ?, ?)", {id, product, quantity});
+    db.run("COMMIT");
+    return {201, {{"id", id}}};
+  } catch (const SqlError& error) {
+    db.run("ROLLBACK");
+    return {409, {{"error", error.what()}}};
+  }
+}
+
+json to_json(const weir::TracerStats& stats) {
+  return {{"emitted", stats.emitted},         {"delivered", stats.delivered}, {"dropped", stats.dropped()},
+          {"in_flight", stats.in_flight}, {"unacknowledged", stats.unacknowledged}};
+}
+
+int serve(int port, const std::string& db_path) {
+  // 1. Where spans go: to the collector, by a background thread.
+  weir::Tracer tracer{weir::SocketSender{}, {.service_name = "checkout"}};
+  // 2. Who listens: a bridge that turns every operation into a span.
+  weir::Root root;
+  root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
+  weir::swap_root(std::move(root));
+  // 3. The service.
+  {
+    Database db(db_path);
+    create_schema(db);
+  }
+  httplib::Server server;
+  server.Get("/orders", instrumented("GET", "/orders", db_path, list_orders));
+  server.Get(R"(/orders/(\d+))", instrumented("GET", "/orders/:id", db_path, show_order));
+  server.Post("/orders", instrumented("POST", "/orders", db_path, create_order));
+  server.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
+    response.status = 500;
+    response.set_content(R"({"error":"internal error"})", "application/json");
+  });
+  const int bound = port != 0 ? (server.bind_to_port("127.0.0.1", port) ? port : -1) : server.bind_to_any_port("127.0.0.1");
+  if (bound < 0) {
+    std::fprintf(stderr, "checkout: cannot listen on 127.0.0.1:%d; is another service on that port? Choose one with --port\n", port);
+    return 1;
+  }
+  std::fprintf(stderr, "listening http=127.0.0.1:%d\n", bound);
+
+  sigset_t stop_signals;
+  sigemptyset(&stop_signals);
+  sigaddset(&stop_signals, SIGINT);
+  sigaddset(&stop_signals, SIGTERM);
+  std::thread stopper([&] {
+    int signal = 0;
+    sigwait(&stop_signals, &signal);
+    server.stop();
+  });
+  server.listen_after_bind();
+  stopper.join();
+
+  weir::swap_root(weir::Root{});
+  tracer.stop();
+  std::fprintf(stderr, "%s\n", to_json(tracer.stats()).dump().c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace checkout
+
+int main(int argc, char** argv) {
+  int port = 0;
+  std::string db = "checkout.db";
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    if (option == "--port" && i + 1 < argc) {
+      port = std::atoi(argv[++i]);
+    } else if (option == "--db" && i + 1 < argc) {
+      db = argv[++i];
+    } else {
+      std::fprintf(option == "--help" ? stdout : stderr, "usage: checkout [--port N (default: any free one)] [--db FILE (default: checkout.db)]\n");
+      return option == "--help" ? 0 : 2;
+    }
+  }
+  sigset_t signals;  // before any thread starts, so that only the stopper takes them
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  try {
+    return checkout::serve(port, db);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "checkout: %s\n", error.what());
+    return 1;
+  }
+}

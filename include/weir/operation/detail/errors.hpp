@@ -1,0 +1,161 @@
+#pragma once
+// What happens when a listener throws. All of it is cold: a listener that has thrown is put on probation, which means that
+// its entry's call is replaced by one that counts; the listeners that behave pay nothing.
+
+#include <cstdio>
+#include <exception>
+
+#include "weir/operation/listener.hpp"
+
+#if defined(__cpp_exceptions)
+#define WEIR_TRY try
+// pthread_exit and cancellation unwind with an exception that must not be swallowed (libstdc++ only).
+#if defined(__GLIBCXX__)
+#define WEIR_CATCH_FORCED         \
+  catch (abi::__forced_unwind&) { \
+    throw;                        \
+  }
+#else
+#define WEIR_CATCH_FORCED
+#endif
+#define WEIR_CATCH_ALL catch (...)
+#else
+#define WEIR_TRY if constexpr (true)
+#define WEIR_CATCH_FORCED
+#define WEIR_CATCH_ALL else
+#endif
+
+namespace weir::inline v0 {
+
+namespace detail {
+
+/// The installed handler. Guarded by the process mutex; called outside it.
+struct ErrorHandler {
+  void (*call)(ErrorHandler*, const ListenerError&);
+  void (*destroy)(ErrorHandler*);
+  unsigned uses = 1;  // being installed, and calls in progress
+};
+
+inline void drop_error_handler(ErrorHandler* handler) {
+  if (handler == nullptr) return;
+  {
+    MutexLock lock(process_state.mutex);
+    if (--handler->uses != 0) return;
+  }
+  handler->destroy(handler);
+}
+
+inline void report(const ListenerError& error) {
+  ErrorHandler* handler;
+  {
+    MutexLock lock(process_state.mutex);
+    handler = process_state.error_handler;
+    if (handler != nullptr) ++handler->uses;
+  }
+  if (handler != nullptr) {
+    handler->call(handler, error);
+    drop_error_handler(handler);
+  } else {
+    std::fprintf(stderr, "weir: a listener threw on operation '%.*s' (event %.*s): %.*s%s\n", static_cast<int>(error.operation.size()),
+                 error.operation.data(), static_cast<int>(error.event.size()), error.event.data(), static_cast<int>(error.what.size()),
+                 error.what.data(), error.disabled ? ". It threw 100 times in a row and is disabled" : "");
+  }
+}
+
+/// A listener that has thrown. Guarded by the process mutex; freed with its lane.
+struct Suspect {
+  const Entry* entry;
+  Entry::Call original;
+  unsigned faults;  // in a row
+  Suspect* next;
+};
+
+inline Suspect* find_suspect(const Entry* entry) {
+  Suspect* suspect = process_state.suspects;
+  while (suspect != nullptr && suspect->entry != entry) suspect = suspect->next;
+  return suspect;
+}
+
+[[gnu::noinline, gnu::cold]] inline void forget_suspects(Lane* lane) {
+  MutexLock lock(process_state.mutex);
+  for (Suspect** link = &process_state.suspects; *link != nullptr;) {
+    Suspect* suspect = *link;
+    if (lane->holds(suspect->entry)) {
+      *link = suspect->next;
+      delete suspect;
+    } else {
+      link = &suspect->next;
+    }
+  }
+}
+
+/// Stands in for the call of an entry that has thrown, until it returns normally once.
+inline void probation(Entry* entry, Operation* operation, void* event) {
+  Entry::Call original;
+  {
+    MutexLock lock(process_state.mutex);
+    original = find_suspect(entry)->original;
+  }
+  original(entry, operation, event);
+  MutexLock lock(process_state.mutex);
+  find_suspect(entry)->faults = 0;
+  Entry::Call expected = probation;
+  entry->call.compare_exchange_strong(expected, original, std::memory_order_acq_rel);
+}
+
+/// One more fault of `entry`. Returns true when it is the hundredth in a row, which disables it.
+inline bool count_fault(Lane* lane, Entry* entry) {
+  constexpr unsigned limit = 100;
+  MutexLock lock(process_state.mutex);
+  Entry::Call call = entry->call.load(std::memory_order_acquire);
+  Suspect* suspect = find_suspect(entry);
+  if (suspect == nullptr) {
+    if (call == removed_listener) return false;
+    suspect = new (std::nothrow) Suspect{entry, call, 0, process_state.suspects};
+    if (suspect == nullptr) return false;
+    lane->suspect.store(true, std::memory_order_relaxed);
+    process_state.suspects = suspect;
+  }
+  const Entry::Call next = ++suspect->faults >= limit ? removed_listener : probation;
+  while (call != removed_listener && !entry->call.compare_exchange_weak(call, next, std::memory_order_acq_rel)) {}
+  return suspect->faults == limit;
+}
+
+/// Called inside a catch block.
+[[gnu::noinline, gnu::cold]] inline void listener_threw(Lane* lane, Entry* entry, std::string_view operation, std::string_view event) {
+#if defined(__cpp_exceptions)
+  ListenerError error{operation, event, "unknown exception", count_fault(lane, entry)};
+  try {
+    throw;
+  } catch (const std::exception& exception) {
+    error.what = exception.what();
+    report(error);
+  } catch (...) {
+    report(error);
+  }
+#else
+  (void)lane, (void)entry, (void)operation, (void)event;
+#endif
+}
+
+}  // namespace detail
+
+template <class Handler>
+void set_error_handler(Handler handler) {
+  struct Installed : detail::ErrorHandler {
+    explicit Installed(Handler h) : detail::ErrorHandler{call_it, destroy_it}, callable(std::move(h)) {}
+    static void call_it(detail::ErrorHandler* self, const ListenerError& error) { static_cast<Installed*>(self)->callable(error); }
+    static void destroy_it(detail::ErrorHandler* self) { delete static_cast<Installed*>(self); }
+    Handler callable;
+  };
+  detail::ErrorHandler* next = nullptr;
+  if constexpr (!std::is_same_v<Handler, std::nullptr_t>) next = new Installed(std::move(handler));
+  detail::ErrorHandler* previous;
+  {
+    detail::MutexLock lock(detail::process_state.mutex);
+    previous = std::exchange(detail::process_state.error_handler, next);
+  }
+  detail::drop_error_handler(previous);
+}
+
+}  // namespace weir::inline v0

@@ -1,0 +1,100 @@
+#pragma once
+// The listeners of one node: a chain of lanes, each a contiguous run of entries for one event type. Append-only while
+// anyone may read; a removed entry's call becomes a no-op, and a lane all of whose entries are removed is unlinked once
+// nobody stands on the node.
+
+#include <type_traits>
+#include <utility>
+
+#include "weir/operation/detail/slot.hpp"
+
+namespace weir::inline v0::detail {
+
+/// One listener. Closures of up to 24 bytes live inside; larger ones on the heap, with the pointer inside.
+struct Entry {
+  using Call = void (*)(Entry*, Operation*, void* event);
+  static constexpr std::size_t closure_size = 24;
+
+  std::atomic<Call> call{nullptr};
+  alignas(8) unsigned char closure[closure_size];
+};
+
+inline void removed_listener(Entry*, Operation*, void*) {}
+
+/// What is rarely needed of a listener. (by, number) identifies it for ever.
+struct Stamp {
+  const Slot* by;
+  std::uint64_t number;     // which registration of that thread
+  void (*destroy)(Entry*);  // the closure; null: trivial, or already destroyed
+  bool removed;
+};
+
+struct Lane {
+  static constexpr std::uint32_t first_capacity = 4, largest_capacity = 64;
+
+  EventType* type;
+  std::atomic<Lane*> next{nullptr};
+  std::atomic<std::uint32_t> count{0};
+  std::uint32_t capacity;
+  std::uint32_t removed = 0;         // guarded by the home slot's lock, as what follows
+  std::uint32_t pins = 0;            // removals at work on an entry: the lane must outlive them
+  bool orphaned = false;             // its node let go of it; the last pin frees it
+  std::atomic<bool> suspect{false};  // a listener of this lane has thrown
+
+  Entry* entries() { return reinterpret_cast<Entry*>(this + 1); }
+  Stamp* stamps() { return reinterpret_cast<Stamp*>(entries() + capacity); }
+  bool holds(const Entry* entry) { return entry >= entries() && entry < entries() + count.load(std::memory_order_relaxed); }
+
+  static Lane* make(EventType* type, std::uint32_t capacity) noexcept {
+    void* memory = ::operator new(sizeof(Lane) + capacity * (sizeof(Entry) + sizeof(Stamp)), std::nothrow);
+    return memory != nullptr ? new (memory) Lane{type, capacity} : nullptr;
+  }
+  void free() {
+    this->~Lane();
+    ::operator delete(this);
+  }
+
+ private:
+  Lane(EventType* t, std::uint32_t c) : type(t), capacity(c) {}
+};
+static_assert(sizeof(Lane) % alignof(Entry) == 0);
+
+void forget_suspects(Lane* lane);
+
+/// Destroys the closures of a chain nobody reads any more, then its lanes. `home`: the slot whose lock guards them.
+[[gnu::noinline]] inline void destroy_lanes(Lane* lane, Slot* home) {
+  while (lane != nullptr) {
+    Lane* next = lane->next.load(std::memory_order_relaxed);
+    if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
+    for (std::uint32_t i = 0, n = lane->count.load(std::memory_order_acquire); i < n; ++i)
+      if (auto* destroy = std::exchange(lane->stamps()[i].destroy, nullptr)) destroy(&lane->entries()[i]);
+    bool pinned;
+    {
+      SlotLock lock(*home);
+      pinned = lane->orphaned = lane->pins != 0;
+    }
+    if (!pinned) lane->free();
+    lane = next;
+  }
+}
+
+/// A closure of type F in an entry.
+template <class F>
+struct Closure {
+  static constexpr bool inside = sizeof(F) <= Entry::closure_size && alignof(F) <= 8 && std::is_nothrow_move_constructible_v<F>;
+
+  static F& of(Entry* entry) noexcept {
+    if constexpr (inside)
+      return *std::launder(reinterpret_cast<F*>(entry->closure));
+    else
+      return **std::launder(reinterpret_cast<F**>(entry->closure));
+  }
+  static void destroy(Entry* entry) noexcept {
+    if constexpr (inside)
+      of(entry).~F();
+    else
+      delete &of(entry);
+  }
+};
+
+}  // namespace weir::inline v0::detail

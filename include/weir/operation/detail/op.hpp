@@ -1,0 +1,357 @@
+#pragma once
+// Bodies of operation.hpp.
+
+#include "weir/operation/detail/dispatch.hpp"
+
+#if !defined(NDEBUG) && !defined(WEIR_CHECK_LIFETIMES)
+#define WEIR_CHECK_LIFETIMES 1
+#endif
+
+namespace weir::inline v0 {
+
+namespace detail {
+
+/// "ns::QuerySql" -> "QuerySql".
+constexpr std::string_view unqualified(std::string_view name) {
+  const std::size_t colons = name.substr(0, name.find('<')).rfind("::");
+  return colons == std::string_view::npos ? name : name.substr(colons + 2);
+}
+
+template <class T>
+constexpr std::string_view operation_name() {
+  if constexpr (requires { T::name; })
+    return T::name;
+  else
+    return unqualified(type_name<T>());
+}
+
+template <class T>
+constexpr SpanKind operation_kind() {
+  if constexpr (requires { T::kind; })
+    return T::kind;
+  else
+    return SpanKind::function;
+}
+
+template <class T>
+void destroy_shared(Operation* operation) {
+  delete static_cast<Op<T>*>(operation);
+}
+
+template <class T>
+inline constexpr OperationInfo operation_info{operation_name<T>(), operation_kind<T>(), &event_type<T, Phase::finish>, &destroy_shared<T>};
+
+/// Calls a listener with what it takes.
+template <class F, class Target, class Event>
+void call_listener(Entry* entry, Operation* operation, void* event) {
+  F& f = Closure<F>::of(entry);
+  if constexpr (std::is_invocable_v<F&, Target&, Event&>)
+    f(*static_cast<Target*>(operation), *static_cast<Event*>(event));
+  else if constexpr (std::is_invocable_v<F&, Target&>)
+    f(*static_cast<Target*>(operation));
+  else if constexpr (std::is_invocable_v<F&, Event&>)
+    f(*static_cast<Event*>(event));
+  else
+    f();
+}
+
+template <class Pointer>
+void call_observer(Entry* entry, Operation* operation, void* event) {
+  Observer& observer = *Closure<Pointer>::of(entry);
+  const EventView& view = *static_cast<const EventView*>(event);
+  switch (Dispatch::phase(view)) {
+    case Phase::start: return observer.started(*operation, view);
+    case Phase::finish: return observer.finished(*operation, view);
+    default: return observer.data(*operation, view);
+  }
+}
+
+/// Registration, in the words of Operation and Root alike.
+template <OperationType T, class F>
+Listener add_start(Operation& node, F&& listener) {
+  using Function = std::remove_cvref_t<F>;
+  static_assert(ListenerFor<Function, Op<T>, const typename T::Args>,
+                "a start listener takes (Op<T>&, const Args&), (Op<T>&), (const Args&) or nothing");
+  return Dispatch::add(node, event_type<T, Phase::start>(), &call_listener<Function, Op<T>, const typename T::Args>,
+                       std::forward<F>(listener));
+}
+template <OperationType T, class F>
+Listener add_finish(Operation& node, F&& listener) {
+  using Function = std::remove_cvref_t<F>;
+  static_assert(ListenerFor<Function, Op<T>, const typename T::Result>,
+                "a finish listener takes (Op<T>&, const Result&), (Op<T>&), (const Result&) or nothing");
+  return Dispatch::add(node, event_type<T, Phase::finish>(), &call_listener<Function, Op<T>, const typename T::Result>,
+                       std::forward<F>(listener));
+}
+template <class Data, class F>
+Listener add_data(Operation& node, F&& listener) {
+  using Function = std::remove_cvref_t<F>;
+  static_assert(ListenerFor<Function, Operation, Data>, "a data listener takes (Operation&, Data&), (Operation&), (Data&) or nothing");
+  return Dispatch::add(node, event_type<Data, Phase::data>(), &call_listener<Function, Operation, Data>, std::forward<F>(listener));
+}
+template <class Pointer>
+Listener add_observer(Operation& node, Pointer observer) {
+  listen_to_everything();
+  return Dispatch::add(node, &process_state.observers, &call_observer<Pointer>, std::move(observer));
+}
+
+}  // namespace detail
+
+// ---- EventView, Listener, Operation
+
+inline std::int64_t EventView::time() const noexcept {
+  if (time_ == 0) {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    time_ = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+  }
+  return time_;
+}
+
+inline bool Listener::remove() { return detail::Dispatch::remove(*this); }
+
+inline bool Operation::unwinding() const noexcept { return detail::this_slot()->exceptions->uncaught > uncaught_; }
+inline std::string_view Operation::name() const noexcept { return info_->name; }
+inline SpanKind Operation::kind() const noexcept { return info_->kind; }
+inline std::size_t Operation::depth() const noexcept {
+  std::size_t nodes = 0;
+  for (const Operation* node = parent_; node != nullptr; node = node->parent_) ++nodes;
+  return nodes;
+}
+inline Operation* Operation::current() noexcept {
+  const detail::Slot* slot = detail::thread_slot;
+  return slot != nullptr ? slot->current : nullptr;
+}
+
+template <OperationType T>
+Op<T>* Operation::find() noexcept {
+  for (Operation* node = this; node != nullptr; node = node->parent_) {
+    if (node->info_ == &detail::operation_info<T>) return static_cast<Op<T>*>(node);
+    if (node->info_->identity != nullptr && node->info_->identity() == detail::event_type<T, detail::Phase::finish>())
+      return static_cast<Op<T>*>(node);
+  }
+  return nullptr;
+}
+
+template <OperationType T, class F>
+Listener Operation::on_start(F&& listener) {
+  return detail::add_start<T>(*this, std::forward<F>(listener));
+}
+template <OperationType T, class F>
+Listener Operation::on_finish(F&& listener) {
+  return detail::add_finish<T>(*this, std::forward<F>(listener));
+}
+template <class Data, class F>
+Listener Operation::on_data(F&& listener) {
+  return detail::add_data<Data>(*this, std::forward<F>(listener));
+}
+inline Listener Operation::observe(Observer& observer) { return detail::add_observer(*this, &observer); }
+template <ObserverPointer Pointer>
+Listener Operation::observe(Pointer observer) {
+  return detail::add_observer(*this, std::move(observer));
+}
+
+template <class Data>
+[[gnu::always_inline]] inline void Operation::emit(Data&& data) {
+  using Event = std::remove_cvref_t<Data>;
+  if constexpr (std::is_const_v<std::remove_reference_t<Data>>) {
+    emit(Event(data));  // listeners may write
+  } else {
+    detail::EventType* const type = detail::event_type<Event, detail::Phase::data>();
+    if (type->listened.load(std::memory_order_relaxed) && !finished())
+      detail::Dispatch::emit(this, type, detail::Dispatch::info<Event, detail::Phase::data>, this, &data, detail::this_slot());
+  }
+}
+
+inline void Operation::attach(const void* owner, Attachment& state) noexcept {
+  state.owner_ = owner;
+  state.next_ = (extras_ & has_attachments) != 0 ? attachments_ : nullptr;
+  attachments_ = &state;
+  extras_ |= has_attachments;
+}
+inline Attachment* Operation::attachment(const void* owner) const noexcept {
+  Attachment* state = (extras_ & has_attachments) != 0 ? attachments_ : nullptr;
+  while (state != nullptr && state->owner_ != owner) state = state->next_;
+  return state;
+}
+
+// ---- Op
+
+template <class T>
+[[gnu::always_inline]] inline Op<T>::Op(const Args& args, T state)
+    : Operation(nullptr, detail::this_slot(), &detail::operation_info<T>), value_(std::move(state)) {
+  detail::Slot* const me = owner_;
+  implicit_ = true;
+  if (Operation* around = me->current) {
+    detail::Dispatch::go_under(*this, around);
+  } else {
+    parent_ = detail::acquire_root(me);
+    counted_ = parent_ != nullptr;
+  }
+  me->current = this;
+  begin(args, me);
+}
+
+template <class T>
+inline Op<T>::Op(Under under, const Args& args, T state)
+    : Operation(nullptr, detail::this_slot(), &detail::operation_info<T>), value_(std::move(state)) {
+  detail::Dispatch::go_under(*this, under.parent());
+  begin(args, owner_);
+}
+
+template <class T>
+inline Op<T>::Op(SharedTag, Operation* parent, T state) noexcept
+    : Operation(nullptr, detail::no_thread, &detail::operation_info<T>), value_(std::move(state)) {
+  home_ = detail::this_slot();
+  references_.store(1, std::memory_order_relaxed);
+  if (parent != nullptr) {
+    detail::Dispatch::go_under(*this, parent);
+  } else {
+    parent_ = detail::acquire_root(home_);
+    counted_ = parent_ != nullptr;
+  }
+}
+
+template <class T>
+[[gnu::always_inline]] inline void Op<T>::begin(const Args& args, detail::Slot* me) {
+  uncaught_ = me->exceptions->uncaught;
+  detail::EventType* const type = detail::event_type<T, detail::Phase::start>();
+  if (!type->listened.load(std::memory_order_relaxed) || parent_ == nullptr) return;
+  struct Undo {  // a start listener that leaves by pthread_exit: the destructor of a half-made object does not run
+    Op* op;
+    detail::Slot* me;
+    ~Undo() {
+      if (op != nullptr) detail::Dispatch::abandon(*op, me);
+    }
+  } undo{this, me};
+  detail::Dispatch::emit(parent_, type, detail::Dispatch::info<Args, detail::Phase::start>, this, const_cast<Args*>(&args), me);
+  undo.op = nullptr;
+}
+
+template <class T>
+[[gnu::always_inline]] inline void Op<T>::finish_with(const Result* result) {
+  detail::Slot* const me = detail::this_slot();
+  if (!detail::Dispatch::claim(*this, me)) return;
+  struct Complete {  // also when a finish listener leaves by pthread_exit
+    Operation* op;
+    detail::Slot* me;
+    ~Complete() { detail::Dispatch::complete(*op, me); }
+  } complete{this, me};
+  detail::EventType* const type = detail::event_type<T, detail::Phase::finish>();
+  if (type->listened.load(std::memory_order_relaxed))
+    detail::Dispatch::emit(this, result != nullptr ? type : nullptr, detail::Dispatch::info<Result, detail::Phase::finish>, this,
+                           const_cast<Result*>(result), me);
+}
+
+template <class T>
+[[gnu::always_inline]] inline void Op<T>::finish(const Result& result) {
+  finish_with(&result);
+}
+
+template <class T>
+[[gnu::always_inline]] inline Op<T>::~Op() noexcept(false) {
+  struct End {
+    Op* op;
+    ~End() { detail::Dispatch::end(*op, detail::this_slot()); }
+  } end{this};
+  if (state_.load(std::memory_order_acquire) == done) [[likely]]
+    return;
+  if constexpr (std::is_default_constructible_v<Result>) {
+    const Result result{};
+    finish_with(&result);
+  } else {
+    finish_with(nullptr);
+  }
+}
+
+// ---- shared operations
+
+template <class T>
+Handle<T>::Handle(const Handle& other) noexcept : op_(other.op_) {
+  if (op_ != nullptr) op_->references_.fetch_add(1, std::memory_order_relaxed);
+}
+template <class T>
+Handle<T>::~Handle() {
+  detail::Dispatch::release_shared(op_);
+}
+
+template <class T>
+Handle<T> start_under(Operation* parent, const typename T::Args& args, T state) {
+  auto* op = new Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state));
+  Handle<T> handle(op);
+  op->begin(args, detail::this_slot());
+  return handle;
+}
+template <OperationType T>
+Handle<T> start(const typename T::Args& args, T state) {
+  return start_under<T>(Operation::current(), args, std::move(state));
+}
+template <OperationType T>
+Handle<T> start(Under parent, const typename T::Args& args, T state) {
+  return start_under<T>(parent.parent(), args, std::move(state));
+}
+
+inline OperationScope::OperationScope(Operation& operation) noexcept : previous_(std::exchange(detail::this_slot()->current, &operation)) {}
+inline OperationScope::~OperationScope() { detail::this_slot()->current = detail::Dispatch::nearest_unfinished(previous_); }
+
+// ---- roots
+
+inline Root::Root() : node_(new detail::RootNode) {}
+inline Root::~Root() {
+  if (node_ == nullptr) return;
+  bool unused;
+  {
+    detail::MutexLock lock(detail::process_state.mutex);
+    --node_->handles;
+    unused = detail::retire_root_locked(node_);
+  }
+  if (unused) delete node_;
+}
+
+template <OperationType T, class F>
+Listener Root::on_start(F&& listener) {
+  return node_ != nullptr ? detail::add_start<T>(*node_, std::forward<F>(listener)) : Listener{};
+}
+template <OperationType T, class F>
+Listener Root::on_finish(F&& listener) {
+  return node_ != nullptr ? detail::add_finish<T>(*node_, std::forward<F>(listener)) : Listener{};
+}
+template <class Data, class F>
+Listener Root::on_data(F&& listener) {
+  return node_ != nullptr ? detail::add_data<Data>(*node_, std::forward<F>(listener)) : Listener{};
+}
+inline Listener Root::observe(Observer& observer) { return node_ != nullptr ? detail::add_observer(*node_, &observer) : Listener{}; }
+template <ObserverPointer Pointer>
+Listener Root::observe(Pointer observer) {
+  return node_ != nullptr ? detail::add_observer(*node_, std::move(observer)) : Listener{};
+}
+
+inline Root swap_root(Root root) {
+  detail::RootNode* previous;
+  {
+    detail::MutexLock lock(detail::process_state.mutex);
+    previous = std::exchange(detail::process_state.installed, root.node_);
+    if (previous != nullptr) ++previous->handles;
+    if (root.node_ != nullptr) --root.node_->handles;
+    root.node_ = nullptr;
+    detail::process_state.generation.fetch_add(1, std::memory_order_seq_cst);
+  }
+  detail::heavy_barrier();
+  return Root(previous);
+}
+
+inline Under under(Operation& parent) noexcept { return Under(&parent); }
+inline Under under(Root& root) noexcept { return Under(root.node_); }
+template <class T>
+inline Under under(const Handle<T>& parent) noexcept {
+  return Under(parent.op_);
+}
+
+inline std::uint64_t refused_emissions() noexcept {
+  std::uint64_t sum = 0;
+  for (const detail::Slot* s = detail::process_state.slots.load(std::memory_order_acquire); s != nullptr; s = s->next)
+    sum += s->refused.load(std::memory_order_relaxed);
+  return sum;
+}
+
+}  // namespace weir::inline v0

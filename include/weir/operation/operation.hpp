@@ -1,0 +1,292 @@
+#pragma once
+// The operation tree. A service wraps its interesting calls in operations; a call's parent is the call around it. Anyone
+// may register listeners on any node; events bubble from an operation up to the root, nearest node first.
+//
+//   struct QuerySql {                                              // an operation type is a plain struct
+//     static constexpr std::string_view name = "sql.query";        // optional; default: the type's own name
+//     struct Args { std::string_view statement; };
+//     struct Result { std::size_t rows = 0; };
+//   };
+//
+//   weir::Root root;
+//   root.on_finish<QuerySql>([](const QuerySql::Result& result) { count += result.rows; });
+//   weir::swap_root(std::move(root));                              // from now on parentless operations go under it
+//
+//   weir::Op<QuerySql> query{{"select 1"}};                        // starts: parent is this thread's current operation
+//   query.finish({.rows = 1});                                     // or finishes with Result{} when it goes out of scope
+//
+//   start bubbles from the parent: ───────▶ parent ─▶ … ─▶ root    (an operation does not hear its own start)
+//   finish and data from the operation: op ─▶ parent ─▶ … ─▶ root
+//
+//   live ──finish()──▶ finishing (its finish listeners run) ──▶ finished (its listeners are gone; events pass through it)
+//
+// Costs: with no listener for its type anywhere, start and finish are a few instructions; no allocation, lock or shared
+// write on any path but registration. docs/operations.md has the patterns.
+
+#include <exception>
+#include <type_traits>
+#include <utility>
+
+#include "weir/core/context.hpp"
+#include "weir/core/kind.hpp"
+#include "weir/operation/listener.hpp"
+#include "weir/operation/observe.hpp"
+
+namespace weir::inline v0 {
+
+class Root;
+template <class T>
+class Handle;
+
+namespace detail {
+struct OperationInfo;
+struct Dispatch;
+}  // namespace detail
+
+/// A node of the tree without its type. Thread-safety: shared: safe, as long as it lives.
+class Operation {
+ public:
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+
+  /// The node above; nullptr for a root and for an operation that started with no root installed.
+  Operation* parent() const noexcept { return parent_; }
+  /// True from the moment finish() took effect.
+  bool finished() const noexcept { return state_.load(std::memory_order_acquire) != live; }
+  /// True when the scope of the operation is being left by an exception. Ask on the thread that started it.
+  bool unwinding() const noexcept;
+  /// T::name, else the unqualified name of T. Static storage.
+  std::string_view name() const noexcept;
+  SpanKind kind() const noexcept;
+  /// Number of nodes above.
+  std::size_t depth() const noexcept;
+  /// The nearest operation of type T from this one upwards, itself included; nullptr if there is none.
+  template <OperationType T>
+  Op<T>* find() noexcept;
+
+  /// Registers `listener` for the start, the finish, or data events. On a finished operation: does nothing.
+  template <OperationType T, class F>
+  Listener on_start(F&& listener);
+  template <OperationType T, class F>
+  Listener on_finish(F&& listener);
+  template <class Data, class F>
+  Listener on_data(F&& listener);
+  /// Registers an observer of everything; it runs in line with the listeners of this node. By reference it must live until
+  /// this operation has finished or the handle is removed; a shared_ptr (or any other smart pointer) is kept until then.
+  Listener observe(Observer& observer);
+  template <ObserverPointer Pointer>
+  Listener observe(Pointer observer);
+
+  /// Emits a data event: listeners on this operation and above hear it, and may write to it. On a finished one: nothing.
+  template <class Data>
+  void emit(Data&& data);
+
+  /// Keeps `state` on this operation under `owner` until it is destroyed. Requires: called from Observer::started for it.
+  void attach(const void* owner, Attachment& state) noexcept;
+  Attachment* attachment(const void* owner) const noexcept;
+
+  /// The current operation of the calling thread: the innermost with an implicit parent, or that of the innermost
+  /// OperationScope; nullptr if there is none.
+  static Operation* current() noexcept;
+  /// True when this operation became its thread's current one when it started.
+  bool implicit() const noexcept { return implicit_; }
+
+ protected:
+  static constexpr std::uint8_t live = 0, finishing = 1, done = 2;
+
+  Operation(Operation* parent, detail::Slot* owner, const detail::OperationInfo* info) noexcept
+      : parent_(parent), owner_(owner), info_(info) {}
+  ~Operation() = default;
+
+ private:
+  template <class T>
+  friend class Op;
+  template <class T>
+  friend class Handle;
+  template <class T>
+  friend Handle<T> start_under(Operation*, const typename T::Args&, T);
+  friend class Root;
+  friend class Listener;
+  friend class OperationScope;
+  friend struct detail::Dispatch;
+  friend struct detail::RootNode;
+
+  // Read by every event that passes.
+  Operation* parent_;
+  std::atomic<detail::Lane*> lanes_{nullptr};
+  detail::Slot* owner_;  // who publishes with plain stores: that thread, every thread (roots), no thread (shared operations)
+  const detail::OperationInfo* info_;
+  // One group of eight bytes, zeroed by one store.
+  std::atomic<std::uint8_t> state_{live};
+  std::atomic<bool> touched_{false};         // another thread has run or registered listeners of this stack operation
+  std::atomic<bool> foreign_finish_{false};  // another thread tries to finish it
+  std::uint8_t locked_flags_ = 0;            // guarded by the home slot's lock
+  static constexpr std::uint8_t foreign_won = 1, listed = 2;
+  bool counted_ = false;  // counts as a user of the root above it
+  bool implicit_ = false;
+  bool holds_parent_ = false;  // has a reference on a shared parent
+  std::uint8_t extras_ = 0;    // which of the fields below are in use
+  static constexpr std::uint8_t has_zombies = 1, has_attachments = 2, counted_in_parent = 4;
+  std::atomic<std::uint32_t> children_{0};  // debug builds: stack children alive
+  std::uint32_t uncaught_ = 0;              // exceptions in flight when it started
+  // Written only when they are needed.
+  detail::Lane* zombies_;  // listeners dropped by a finish inside a listener
+  Attachment* attachments_;
+  detail::Slot* home_;      // roots and shared operations: the slot that made it, whose lock guards its listeners
+  Operation* listed_next_;  // in the home slot's list of nodes with listeners
+  Operation** listed_link_;
+  std::uint64_t serial_;                     // which listing of the home slot this is
+  std::atomic<std::uint32_t> references_;    // shared operations
+  const detail::OperationInfo* last_child_;  // debug builds
+};
+
+/// Names an explicit parent: other threads, callbacks, coroutines. The operation then leaves the thread's current one alone.
+class Under {
+ public:
+  friend Under under(Operation& parent) noexcept;
+  friend Under under(Root& root) noexcept;
+  template <class T>
+  friend Under under(const Handle<T>& parent) noexcept;
+  Operation* parent() const noexcept { return parent_; }
+
+ private:
+  explicit Under(Operation* parent) noexcept : parent_(parent) {}
+  Operation* parent_;
+};
+
+/// A running operation of type T: a node, and the T it holds. Starts when constructed, finishes at the latest when
+/// destroyed. Lives on a stack (or inside another object) and must outlive its children; destroy it on the thread that
+/// made it. For work that moves between threads: start<T>(). With an implicit parent it must not live across a co_await.
+/// Thread-safety: shared: safe as long as it lives.
+template <class T>
+class Op : public Operation {
+ public:
+  using Args = typename T::Args;
+  using Result = typename T::Result;
+
+  /// Starts under the thread's current operation, else under the installed root, and becomes the current one.
+  explicit Op(const Args& args) requires std::is_default_constructible_v<T> : Op(args, T{}) {}
+  Op(const Args& args, T state);
+  /// Starts under `parent`.
+  Op(Under parent, const Args& args) requires std::is_default_constructible_v<T> : Op(parent, args, T{}) {}
+  Op(Under parent, const Args& args, T state);
+  /// Finishes it if nobody has: with Result{} where that exists; else only observers hear it.
+  ~Op() noexcept(false);
+
+  /// Finishes it. The first call counts. When the call returns (outside listeners), no listener that was registered on this
+  /// operation runs or will run, on any thread: it waits for those in progress. Inside a listener it never waits.
+  void finish(const Result& result);
+  void finish() requires std::is_default_constructible_v<Result> { finish(Result{}); }
+
+  T& operator*() noexcept { return value_; }
+  const T& operator*() const noexcept { return value_; }
+  T* operator->() noexcept { return &value_; }
+  const T* operator->() const noexcept { return &value_; }
+
+ private:
+  friend struct detail::Dispatch;
+  template <class U>
+  friend Handle<U> start_under(Operation*, const typename U::Args&, U);
+  struct SharedTag {};
+  Op(SharedTag, Operation* parent, T state) noexcept;
+  void begin(const Args& args, detail::Slot* me);
+  void finish_with(const Result* result);
+
+  [[no_unique_address]] T value_;
+};
+
+/// A reference to an operation on the heap: it outlives its scope, and its children keep it alive. The last reference to
+/// go finishes it. Thread-safety: distinct handles: safe, even to one operation. Shared handle: unsafe.
+template <class T>
+class Handle {
+ public:
+  Handle() = default;
+  Handle(const Handle& other) noexcept;
+  Handle(Handle&& other) noexcept : op_(std::exchange(other.op_, nullptr)) {}
+  Handle& operator=(Handle other) noexcept {
+    std::swap(op_, other.op_);
+    return *this;
+  }
+  ~Handle();
+
+  Op<T>& operator*() const noexcept { return *op_; }
+  Op<T>* operator->() const noexcept { return op_; }
+  explicit operator bool() const noexcept { return op_ != nullptr; }
+
+ private:
+  template <class U>
+  friend Handle<U> start_under(Operation*, const typename U::Args&, U);
+  template <class U>
+  friend Under under(const Handle<U>& parent) noexcept;
+  explicit Handle(Op<T>* op) noexcept : op_(op) {}
+  Op<T>* op_ = nullptr;
+};
+
+/// Starts an operation on the heap, under `parent` or else under the thread's current operation or the installed root. It
+/// does not become the current one; OperationScope makes it so where its work runs. A stack parent must outlive it.
+template <OperationType T>
+Handle<T> start(const typename T::Args& args, T state = {});
+template <OperationType T>
+Handle<T> start(Under parent, const typename T::Args& args, T state = {});
+
+/// Makes `operation` the calling thread's current one until the end of the scope.
+class [[nodiscard]] OperationScope {
+ public:
+  explicit OperationScope(Operation& operation) noexcept;
+  ~OperationScope();
+  OperationScope(const OperationScope&) = delete;
+  OperationScope& operator=(const OperationScope&) = delete;
+
+ private:
+  Operation* previous_;
+};
+
+/// The top of a tree: where listeners for everything are registered, before or after it is installed. A handle: installed
+/// roots live on without it, as do those that operations still run under. Thread-safety: distinct: safe. Shared: unsafe,
+/// but for registration.
+class Root {
+ public:
+  Root();
+  Root(Root&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
+  Root& operator=(Root&& other) noexcept {
+    std::swap(node_, other.node_);
+    return *this;
+  }
+  ~Root();
+
+  /// As on Operation. On an empty handle (moved from, or no previous root): nothing happens.
+  template <OperationType T, class F>
+  Listener on_start(F&& listener);
+  template <OperationType T, class F>
+  Listener on_finish(F&& listener);
+  template <class Data, class F>
+  Listener on_data(F&& listener);
+  Listener observe(Observer& observer);
+  template <ObserverPointer Pointer>
+  Listener observe(Pointer observer);
+
+  /// False for an empty handle.
+  explicit operator bool() const noexcept { return node_ != nullptr; }
+
+ private:
+  friend Root swap_root(Root root);
+  friend Under under(Root& root) noexcept;
+  explicit Root(detail::RootNode* node) noexcept : node_(node) {}
+  detail::RootNode* node_;
+};
+
+/// Installs `root` and returns the previous one (empty if there was none). New parentless operations go under the new
+/// root; running ones keep the old one alive and hearing. swap_root(Root{}) silences. Thread-safety: safe.
+Root swap_root(Root root);
+
+/// Emissions that were refused because they nested more than 16 deep on one thread, in this process so far.
+std::uint64_t refused_emissions() noexcept;
+
+}  // namespace weir::inline v0
+
+// IWYU pragma: begin_exports
+#include "weir/operation/detail/dispatch.hpp"
+#include "weir/operation/detail/errors.hpp"
+#include "weir/operation/detail/op.hpp"
+#include "weir/operation/detail/roots.hpp"
+// IWYU pragma: end_exports

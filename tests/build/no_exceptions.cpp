@@ -1,0 +1,25 @@
+// Compiled with -fno-exceptions -fno-rtti: these headers ask for neither.
+#include "weir/core/attribute.hpp"
+#include "weir/core/context.hpp"
+#include "weir/core/ids.hpp"
+#include "weir/core/kind.hpp"
+#include "weir/core/logger.hpp"
+#include "weir/core/name.hpp"
+#include "weir/core/result.hpp"
+#include "weir/core/stop.hpp"
+#include "weir/core/version.hpp"
+#include "weir/trace/sender.hpp"
+
+// Templates are only checked where they are used.
+weir::Result<int> parse(bool good) {
+  if (!good) return weir::system_error(22, "parse");
+  return 1;
+}
+
+int use(const weir::Result<int>& result) {
+  weir::StopSource stop;
+  weir::StopCallback callback(stop.token(), [] {});
+  weir::ContextScope scope(weir::Context::current());
+  weir::stderr_logger().log(weir::Logger::Level::debug, weir::TraceId{}.hex());
+  return weir::Context::current().wrap([&] { return result.value_or(stop.request_stop() ? 1 : 0); })();
+}
