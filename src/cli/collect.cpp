@@ -1,0 +1,86 @@
+#include <unistd.h>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "cli/commands.hpp"
+#include "cli/signals.hpp"
+#include "cli/station.hpp"
+#include "weir/trace/socket_path.hpp"
+#include "weir/view/tree.hpp"
+
+namespace weir::cli {
+
+namespace {
+
+ViewServerOptions view_options(const CollectSettings& settings) {
+  ViewServerOptions options;
+  options.allow_uids = settings.collector.allow_uids;
+  options.logger = settings.collector.logger;
+  return options;
+}
+
+std::string socket_of(const CollectSettings& settings) { return settings.socket.empty() ? default_socket_path() : settings.socket; }
+
+std::string view_socket_of(const CollectSettings& settings) {
+  return settings.view_socket.empty() ? view_socket_path(socket_of(settings)) : settings.view_socket;
+}
+
+}  // namespace
+
+Station::Station(const CollectSettings& settings, int fd, std::string name)
+    : view_(view_socket_of(settings), view_options(settings)), collector_(socket_of(settings), settings.collector) {
+  collector_.on_span_complete([this](std::string_view, const Span& span) { view_.broadcast(span); });
+  if (settings.print == Print::none) return;
+  printer_.emplace(fd, std::move(name));
+  const TreeStyle style{.colour = wants_colour(fd)};
+  collector_.on_trace_complete([this, style, json = settings.print == Print::json](const Trace& trace) {
+    std::string text;
+    for (const Span& root : trace.roots) text += json ? to_json(root) + "\n" : format_tree(root, style);
+    printer_->print(std::move(text));
+  });
+}
+
+Station::~Station() = default;
+
+Result<void> Station::listen() {
+  if (auto bound = collector_.listen(); !bound) return bound;
+  return view_.listen();
+}
+
+Result<void> Station::serve(const StopToken& stop) {
+  Result<void> viewed;
+  std::thread viewing([&] { viewed = view_.serve(StopToken{}); });
+  Result<void> served = collector_.serve(stop);
+  view_.close();
+  viewing.join();
+  if (printer_) printer_->finish();
+  return served ? viewed : served;
+}
+
+std::string Station::counters() const {
+  auto json = nlohmann::ordered_json::parse(collector_.stats().to_json(), nullptr, false);
+  if (!json.is_object()) json = nlohmann::ordered_json::object();
+  json["view"] = nlohmann::ordered_json::parse(view_.stats().to_json(), nullptr, false);
+  json["print"] = {{"printed", printer_ ? printer_->printed() : 0}, {"dropped", printer_ ? printer_->dropped() : 0}};
+  return json.dump();
+}
+
+int collect(const CollectSettings& settings) {
+  Result<Signals> signals = Signals::block({SIGINT, SIGTERM, SIGHUP});
+  if (!signals) return say(signals.error().message), exit_failed;
+  Result<net::EventFd> end = net::EventFd::create();
+  if (!end) return say(end.error().message), exit_failed;
+  Station station(settings, STDOUT_FILENO, "stdout");
+  if (auto bound = station.listen(); !bound) return say(bound.error().message), exit_failed;
+
+  StopSource stop;
+  SignalThread on_signal(*signals, std::move(*end), stop_on_signal(stop));
+  (void)write_all(STDERR_FILENO, "listening socket=" + printable(station.socket()) + " view=" + printable(station.view_socket()) + "\n");
+  const Result<void> served = station.serve(stop.token());
+  (void)write_all(STDERR_FILENO, station.counters() + "\n");
+  if (!served) return say(served.error().message), exit_failed;
+  return exit_ok;
+}
+
+}  // namespace weir::cli

@@ -1,0 +1,31 @@
+#pragma once
+// The subcommands. Each takes its parsed options, talks on stdout and stderr, and returns the exit code.
+
+#include <string>
+#include <vector>
+
+#include "weir/collect/collector.hpp"
+
+namespace weir::cli {
+
+enum class Print { tree, json, none };
+
+struct CollectSettings {
+  std::string socket;       ///< empty: the default
+  std::string view_socket;  ///< empty: beside the socket
+  Print print = Print::tree;
+  CollectorOptions collector;
+};
+
+struct ViewSettings {
+  std::string view_socket;  ///< empty: the running session
+  bool json = false;
+  bool follow = false;
+};
+
+int collect(const CollectSettings& settings);
+/// Requires: a command.
+int run(const CollectSettings& settings, const std::vector<std::string>& command);
+int view(const ViewSettings& settings);
+
+}  // namespace weir::cli

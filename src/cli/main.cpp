@@ -1,0 +1,153 @@
+// The command `weir`: options and help. What the subcommands do is in collect.cpp, run.cpp and view.cpp.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/commands.hpp"
+#include "cli/output.hpp"
+#include "cli/parse.hpp"
+#include "weir/core/version.hpp"
+#include "weir/trace/socket_path.hpp"
+
+namespace {
+
+using weir::cli::CollectSettings;
+using weir::cli::ViewSettings;
+
+/// An option whose text `parse` turns into the value at `target`; its help shows `shown` as the default.
+template <class T, class Parse>
+CLI::Option* add(CLI::App& app, const std::string& name, T& target, Parse parse, const std::string& type, const std::string& shown,
+                 const std::string& help) {
+  const auto take = [&target, parse, name](const std::string& text) {
+    auto value = parse(text);
+    if (!value) throw CLI::ValidationError(name, value.error().message);
+    target = std::move(*value);
+  };
+  return app.add_option_function<std::string>(name, take, help + (shown.empty() ? "" : " (default: " + shown + ")"))->type_name(type);
+}
+
+weir::Result<weir::cli::Print> parse_print(const std::string& text) {
+  if (text == "tree") return weir::cli::Print::tree;
+  if (text == "json") return weir::cli::Print::json;
+  if (text == "none") return weir::cli::Print::none;
+  return weir::Error{std::make_error_code(std::errc::invalid_argument), "'" + text + "' is not one of tree, json, none"};
+}
+
+weir::Result<std::string> parse_path(const std::string& text) {
+  if (!text.empty()) return text;
+  return weir::Error{std::make_error_code(std::errc::invalid_argument), "the path is empty"};
+}
+
+void add_collect_options(CLI::App& app, CollectSettings& settings, const std::string& socket, const std::string& output) {
+  using namespace weir::cli;
+  auto& store = settings.collector.store;
+  add(app, "--socket", settings.socket, parse_path, "PATH", socket, "the socket that services send to");
+  add(app, "--view-socket", settings.view_socket, parse_path, "PATH", "beside the socket: NAME.sock, NAME-view.sock",
+      "the socket that viewers connect to");
+  add(app, "--max-traces", store.max_traces, parse_count, "N", std::to_string(store.max_traces), "completed traces kept in memory");
+  add(app, "--max-memory", store.max_bytes, parse_bytes, "BYTES", std::to_string(store.max_bytes >> 20) + "MiB",
+      "memory for all traces, as 4096, 64KiB, 256MiB or 2GiB; the oldest leave first");
+  add(app, "--max-pending", store.max_pending, parse_count, "N", std::to_string(store.max_pending),
+      "spans that wait for their start or end; beyond it the oldest are given up");
+  add(app, "--trace-ttl", store.trace_ttl, parse_duration, "DURATION", std::to_string(store.trace_ttl.count() / 1000) + "s",
+      "how long a trace may take before it is completed without its root, as 500ms, 60s or 5m");
+  add(app, "--settle", store.settle, parse_duration, "DURATION", std::to_string(store.settle.count()) + "ms",
+      "how long a trace must be quiet after its root ended");
+  add(app, "--print", settings.print, parse_print, "tree|json|none", "tree",
+      "completed traces on " + output + ": as trees, as one line of JSON per root span, or not at all");
+  app.add_option_function<std::vector<std::string>>(
+         "--allow-uid",
+         [&settings](const std::vector<std::string>& users) {
+           for (const std::string& text : users) {
+             auto uid = weir::cli::parse_user(text);
+             if (!uid) throw CLI::ValidationError("--allow-uid", uid.error().message);
+             settings.collector.allow_uids.push_back(*uid);
+           }
+         },
+         "another user, by uid or name, who may send spans and view them; can be repeated (default: nobody)")
+      ->type_name("UID")
+      ->expected(1)
+      ->take_all();
+}
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
+  return text;
+}
+
+int dispatch(std::vector<std::string> arguments) {
+  CLI::App app("weir: see what flows through a C++ service.", "weir");
+  app.set_version_flag("--version", "weir " WEIR_VERSION_STRING);
+  app.require_subcommand(1);
+  app.footer("Exit codes: 0 fine, 1 failed, 2 wrong usage. `weir COMMAND --help` lists the options of a command.");
+
+  CollectSettings collect_settings;
+  CLI::App& collect = *app.add_subcommand("collect", "Collect spans from services, print their traces, serve viewers");
+  add_collect_options(collect, collect_settings, weir::default_socket_path(), "stdout");
+  collect.footer(
+      "Prints `listening socket=... view=...` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
+      "completed and printed, the counters follow as one line of JSON on stderr. A second signal ends it at once.\n"
+      "Services find it through WEIR_SOCKET, else at the default path. Colours only on a terminal and without NO_COLOR.");
+
+  CollectSettings run_settings;
+  CLI::App& run = *app.add_subcommand("run", "Run a command with a collector of its own: weir run [OPTIONS] -- COMMAND...");
+  add_collect_options(run, run_settings, weir::default_socket_directory() + "/run-PID.sock", "stderr");
+  run.prefix_command();
+  run.footer(
+      "The command finds the collector through WEIR_SOCKET and keeps its stdin, stdout and stderr; traces are printed on\n"
+      "stderr. Its exit code is passed on: 128 + N when signal N killed it, 127 when it was not found, 126 when it cannot\n"
+      "be executed. Signals sent to weir are passed on to it.");
+
+  ViewSettings view_settings;
+  CLI::App& view = *app.add_subcommand("view", "Show the spans of a running collector as they come");
+  add(view, "--view-socket", view_settings.view_socket, parse_path, "PATH",
+      "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
+  view.add_flag("--json", view_settings.json, "one line of JSON per span instead of trees (default: off)");
+  view.add_flag("--follow", view_settings.follow, "wait for a collector, and for the next one when it ends (default: off)");
+  view.footer("Ends when the collector does. Colours only on a terminal and without NO_COLOR.");
+
+  // What stands behind `--` is a command's, never ours.
+  const auto separator = std::find(arguments.begin(), arguments.end(), "--");
+  const bool separated = separator != arguments.end();
+  const std::vector<std::string> behind(separated ? separator + 1 : arguments.end(), arguments.end());
+  arguments.erase(separator, arguments.end());
+
+  std::vector<std::string> command;
+  try {
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app.parse(arguments);
+    command = run.remaining();
+    if (separated && !command.empty()) command.push_back("--");
+    command.insert(command.end(), behind.begin(), behind.end());
+    if (separated && !run.parsed()) throw CLI::ExtrasError({"--"});
+    if (run.parsed()) {
+      if (command.empty()) throw CLI::RequiredError("A command behind --");
+      if (command.front().starts_with('-') && !run.remaining().empty()) throw CLI::ExtrasError({command.front()});
+    }
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // help, version
+    std::string name = "weir";
+    for (const CLI::App* subcommand : app.get_subcommands()) name += " " + subcommand->get_name();
+    weir::cli::say(one_line(error.what()) + ". Try `" + name + " --help`");
+    return weir::cli::exit_usage;
+  }
+  if (collect.parsed()) return weir::cli::collect(collect_settings);
+  if (run.parsed()) return weir::cli::run(run_settings, command);
+  return weir::cli::view(view_settings);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return dispatch({argv + std::min(argc, 1), argv + argc});
+  } catch (const std::exception& error) {
+    weir::cli::say(error.what());
+    return weir::cli::exit_failed;
+  }
+}

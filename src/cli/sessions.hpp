@@ -1,0 +1,18 @@
+#pragma once
+// Which view server to look at, when nobody says.
+
+#include <string>
+#include <vector>
+
+#include "weir/core/result.hpp"
+
+namespace weir::cli {
+
+/// View sockets (*view.sock) in `directory` on which somebody listens, sorted. Removes nothing.
+std::vector<std::string> live_sessions(const std::string& directory);
+
+/// The session that $WEIR_SOCKET names if it is live, else the only live one, else the one that the user picks (on a
+/// terminal). Errors: none (no_such_file_or_directory), or several and nobody to ask; the message says what to do.
+Result<std::string> find_session();
+
+}  // namespace weir::cli

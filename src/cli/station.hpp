@@ -1,0 +1,45 @@
+#pragma once
+// Station: a collector with its view server and what it prints, as `collect` and `run` need them.
+//
+//   services ══▶ Collector ─spans─▶ ViewServer ══▶ viewers
+//                    └─traces─▶ Printer ─▶ stdout or stderr
+
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "cli/commands.hpp"
+#include "cli/output.hpp"
+#include "weir/collect/collector.hpp"
+#include "weir/core/stop.hpp"
+#include "weir/view/view_server.hpp"
+
+namespace weir::cli {
+
+/// Thread-safety: Distinct objects: safe. Shared: unsafe, but for the stop token.
+class Station {
+ public:
+  /// Prints traces to `fd`, called `name` in messages.
+  Station(const CollectSettings& settings, int fd, std::string name);
+  ~Station();
+  Station(const Station&) = delete;
+  Station& operator=(const Station&) = delete;
+
+  /// Binds both sockets.
+  Result<void> listen();
+  /// Collects until stop is requested; then everything is printed, offered to the viewers, and closed.
+  Result<void> serve(const StopToken& stop);
+
+  /// One line of JSON: the collector's counters, "view" and "print".
+  std::string counters() const;
+  CollectorStats stats() const { return collector_.stats(); }
+  const std::string& socket() const { return collector_.socket_path(); }
+  const std::string& view_socket() const { return view_.socket_path(); }
+
+ private:
+  ViewServer view_;
+  std::optional<Printer> printer_;
+  Collector collector_;  // its callbacks use the others
+};
+
+}  // namespace weir::cli
