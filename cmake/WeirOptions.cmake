@@ -23,14 +23,8 @@ endif()
 
 add_library(weir_private INTERFACE)
 target_compile_options(weir_private INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor $<$<BOOL:${WEIR_WARNINGS_AS_ERRORS}>:-Werror>)
-<<<<<<< HEAD
 # GCC 12 warns of its own std::string (bug 105329).
 target_compile_options(weir_private INTERFACE $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
-=======
-if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(weir_private INTERFACE -Wno-restrict)  # false positives in std::string's operator+ (GCC bug 105651)
-endif()
->>>>>>> build
 if(WEIR_SANITIZE)
   target_compile_options(weir_private INTERFACE -fsanitize=${WEIR_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   # GCC documents false positives of this warning together with sanitizers; it has them in its own <regex>.
