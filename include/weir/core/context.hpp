@@ -5,6 +5,7 @@
 //
 //   pool.submit(weir::Context::current().wrap([] { ... }));   // the work runs under the span that submitted it
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -16,19 +17,52 @@ class Operation;
 
 namespace detail {
 
+class ThreadRing;
+
 /// What a thread carries. Trivially destructible and constant-initialized: usable from the first to the last instruction
 /// of a thread, thread_local destructors and atexit handlers included.
 struct ThreadState {
+  // The ambient context.
   TraceId trace;
   SpanId span;
   bool sampled = true;
-  // The ring this thread last wrote to, and which tracer it belongs to (trace/tracer.hpp).
+  std::uint8_t ended_count = 0;  // of `ended`
+  // The ring this thread last wrote to, which tracer it belongs to, and all rings of this thread (trace/detail/attach.hpp).
   std::uint64_t tracer_id = 0;
-  void* ring = nullptr;
-  void* rings = nullptr;
+  ThreadRing* ring = nullptr;
+  ThreadRing* rings = nullptr;
+  // Spans that ended while others, begun under them, were still current: who restores one of these restores what was
+  // current before it instead. (Values, not pointers: nothing dangles when a span is destroyed where it should not be.)
+  struct Ended {
+    SpanId span;
+    TraceId previous_trace;
+    SpanId previous_span;
+  };
+  Ended ended[8] = {};
 };
 
 WEIR_SHARED_STATE inline constinit thread_local ThreadState thread_state{};
+
+/// `span` ended out of order.
+inline void note_ended(ThreadState& thread, SpanId span, TraceId previous_trace, SpanId previous_span) noexcept {
+  constexpr std::size_t capacity = sizeof thread.ended / sizeof thread.ended[0];
+  if (thread.ended_count == capacity) {  // forget the oldest
+    for (std::size_t i = 1; i < capacity; ++i) thread.ended[i - 1] = thread.ended[i];
+    --thread.ended_count;
+  }
+  thread.ended[thread.ended_count++] = {span, previous_trace, previous_span};
+}
+
+/// Moves the ambient context off spans that have ended.
+inline void skip_ended(ThreadState& thread) noexcept {
+  for (std::size_t i = thread.ended_count; i-- > 0;) {
+    if (thread.ended[i].span != thread.span || !thread.span.valid()) continue;
+    thread.trace = thread.ended[i].previous_trace;
+    thread.span = thread.ended[i].previous_span;
+    for (std::size_t j = i + 1; j < thread.ended_count; ++j) thread.ended[j - 1] = thread.ended[j];
+    i = --thread.ended_count;  // start over
+  }
+}
 
 }  // namespace detail
 
@@ -66,7 +100,10 @@ class Context {
 class [[nodiscard]] ContextScope {
  public:
   explicit ContextScope(const Context& context) noexcept : previous_(Context::current()) { set(context); }
-  ~ContextScope() { set(previous_); }
+  ~ContextScope() {
+    set(previous_);
+    if (detail::thread_state.ended_count != 0) detail::skip_ended(detail::thread_state);
+  }
   ContextScope(const ContextScope&) = delete;
   ContextScope& operator=(const ContextScope&) = delete;
 

@@ -2,10 +2,11 @@
 // TraceId and SpanId as W3C Trace Context defines them: 16 and 8 bytes, written as 32 and 16 lower-case hex digits, all
 // zero meaning "none". (Ids that come from elsewhere may have any form; the collector keeps those as text.)
 
+#include <sys/random.h>
 #include <atomic>
+#include <chrono>
 #include <compare>
 #include <cstdint>
-#include <random>
 #include <string>
 #include <string_view>
 
@@ -15,8 +16,18 @@ namespace weir::inline v0 {
 
 namespace detail {
 
+/// Writes 16 lower-case hex digits: each half is spread to one nibble per byte, and all eight become digits at once.
 inline void put_hex(char* out, std::uint64_t value) noexcept {
-  for (int i = 15; i >= 0; --i, value >>= 4) out[i] = "0123456789abcdef"[value & 15];
+  constexpr std::uint64_t ones = 0x0101010101010101;
+  for (int half = 1; half >= 0; --half, out += 8) {
+    std::uint64_t x = value >> 32 * half & 0xffffffff;
+    x = (x << 16 | x) & 0x0000ffff0000ffff;
+    x = (x << 8 | x) & 0x00ff00ff00ff00ff;
+    x = (x << 4 | x) & 0x0f0f0f0f0f0f0f0f;
+    const std::uint64_t letters = (x + 6 * ones) >> 4 & ones;  // 1 where the nibble is above 9
+    x += '0' * ones + letters * ('a' - '9' - 1);
+    for (int i = 7; i >= 0; --i, x >>= 8) out[i] = static_cast<char>(x);
+  }
 }
 
 /// Reads exactly 16 lower-case hex digits.
@@ -38,11 +49,15 @@ inline std::uint64_t split_mix(std::uint64_t& state) noexcept {  // Steele, Lea,
   return z ^ z >> 31;
 }
 
-/// A seed that no other call in this process, and with overwhelming likelihood in no other process, gets.
-inline std::uint64_t random_seed() {
-  static std::atomic<std::uint64_t> counter{0};
-  std::random_device device;
-  std::uint64_t state = (std::uint64_t{device()} << 32 | device()) + counter.fetch_add(0x9E3779B97F4A7C15u, std::memory_order_relaxed);
+/// A seed that, with overwhelming likelihood, no other call in this or another process gets.
+inline std::uint64_t random_seed() noexcept {
+  static std::atomic<std::uint64_t> calls{0};
+  std::uint64_t state = 0;
+  if (::getentropy(&state, sizeof state) != 0) {  // a kernel without it: time and address space layout are what is left
+    state = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) ^
+            reinterpret_cast<std::uintptr_t>(&state) << 20;
+  }
+  state += calls.fetch_add(0x9E3779B97F4A7C15u, std::memory_order_relaxed);
   return split_mix(state);
 }
 

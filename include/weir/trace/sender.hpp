@@ -1,15 +1,17 @@
 #pragma once
 // Sender: the seam between a Tracer, which writes finished spans into per-thread rings, and whatever takes them away.
 //
-//   ScopedSpan ─writes─▶ Ring (one per thread, memory from the sender) ─read by─▶ the sender's own thread ─▶ socket, memory
+//   ScopedSpan ─writes─▶ ThreadRing (one per thread, memory from the sender) ─read by─▶ the sender ─▶ socket, memory
 //
-// A Tracer owns one Sender. The sender owns the memory of all rings and empties them; the tracer never calls it while a
-// span starts or ends, only when a thread writes its first span.
+// A Tracer owns one Sender. The sender provides the memory of all rings and empties them; the tracer never calls it while a
+// span starts or ends, only when a thread writes its first span or finds its ring half full.
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <string>
 
+#include "weir/core/clock.hpp"
 #include "weir/core/version.hpp"
 
 namespace weir::inline v0 {
@@ -23,27 +25,34 @@ struct Resource {
   std::string service_name;
 };
 
-/// What became of the spans. emitted == delivered + dropped() + in_flight, always.
+/// What a Tracer tells its sender. What is pointed to outlives the sender's stop().
+struct SenderSetup {
+  Resource resource;
+  const Clock* clock = nullptr;                          ///< spans carry its ticks; nullptr: the machine's
+  const std::atomic<std::uint64_t>* unwritten = nullptr;  ///< spans the tracer dropped for want of a ring
+};
+
+/// What became of the spans. emitted == delivered + dropped() + in_flight whenever no span is just ending.
 struct TracerStats {
-  std::uint64_t emitted = 0;            ///< spans that ended while the tracer was sampling them
+  std::uint64_t emitted = 0;            ///< spans that ended, and those that could not begin for want of a ring
   std::uint64_t delivered = 0;          ///< handed over: to the kernel (socket) or to memory
   std::uint64_t dropped_full = 0;       ///< the thread's ring was full
   std::uint64_t dropped_no_ring = 0;    ///< the bound on rings or on their memory was reached
-  std::uint64_t dropped_stopped = 0;    ///< ended after stop()
-  std::uint64_t dropped_too_large = 0;  ///< a record larger than a ring takes
+  std::uint64_t dropped_stopped = 0;    ///< begun or ended after stop(), or not sent in time by it
+  std::uint64_t dropped_too_large = 0;  ///< a record larger than a ring takes, or a line longer than a collector takes
   std::uint64_t in_flight = 0;          ///< written and not yet delivered
   std::uint64_t unacknowledged = 0;     ///< of those delivered: accepted by the kernel for a collector that then went away
   std::uint64_t truncated_attributes = 0;
   std::uint64_t connects = 0;
 
-  std::uint64_t dropped() const { return dropped_full + dropped_no_ring + dropped_stopped + dropped_too_large; }
+  std::uint64_t dropped() const noexcept { return dropped_full + dropped_no_ring + dropped_stopped + dropped_too_large; }
 };
 
 /// What flush() and stop() achieved.
 struct FlushResult {
   std::uint64_t sent = 0;     ///< spans delivered during the call
   std::uint64_t dropped = 0;  ///< spans dropped for good, in total
-  std::uint64_t pending = 0;  ///< spans that still wait; 0: everything is out
+  std::uint64_t pending = 0;  ///< spans that still wait; 0: everything is out (after stop(): out or dropped)
 };
 
 /// Thread-safety: shared: safe. Nothing throws.
@@ -54,10 +63,10 @@ class Sender {
   virtual ~Sender() = default;
 
   /// Called once, by the tracer that takes the sender over.
-  virtual void start(const Resource& resource) noexcept = 0;
-  /// A ring for the calling thread; nullptr when the sender's bounds are reached or it has stopped.
+  virtual void start(const SenderSetup& setup) noexcept = 0;
+  /// A new ring, for the calling thread; nullptr when the sender's bounds are reached or it has stopped.
   virtual detail::ThreadRing* open_ring() noexcept = 0;
-  /// Asks for the rings to be emptied soon (a ring is half full). Never blocks.
+  /// Asks for the rings to be emptied soon (one is half full). Called by the thread of that ring.
   virtual void wake() noexcept = 0;
   /// Delivers what was written before the call, or as much as the deadline allows.
   virtual FlushResult flush(Deadline deadline) noexcept = 0;

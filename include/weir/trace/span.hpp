@@ -12,13 +12,11 @@
 #include <string_view>
 #include <vector>
 
+#include "weir/core/clock.hpp"
 #include "weir/core/kind.hpp"
 #include "weir/core/result.hpp"
 
 namespace weir::inline v0 {
-
-/// Wall-clock time (Unix epoch, UTC) in nanoseconds.
-using Timestamp = std::chrono::time_point<std::chrono::system_clock, std::chrono::nanoseconds>;
 
 /// Attribute values on the wire are strings.
 using StringAttributes = std::map<std::string, std::string, std::less<>>;

@@ -1,0 +1,204 @@
+#pragma once
+// Which ring a thread writes to. Every tracer has an id that is never used again; a thread keeps a list of its rings, and
+// in its ThreadState the one it used last. All that is slow happens here: a thread's first span, its end, fork().
+//
+//   thread_state ─▶ ring (tracer 7) ─▶ ring (tracer 3)        the thread's
+//   process       ─▶ TracerEntry 3 ─▶ TracerEntry 7           the living tracers, under a mutex
+//
+// Thread end: a pthread key's destructor (they run after those of thread_local objects; the main thread has none) closes
+// the thread's rings. fork(): the child forgets the rings of its parent and begins with new ones; the tracers live on.
+
+#include <pthread.h>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+
+#include "weir/core/clock.hpp"
+#include "weir/core/context.hpp"
+#include "weir/trace/detail/name_table.hpp"
+#include "weir/trace/detail/thread_ring.hpp"
+#include "weir/trace/sender.hpp"
+
+namespace weir::inline v0::detail {
+
+/// Told in the child of a fork, before fork() returns, with the process's mutex held: may neither lock nor allocate.
+class ForkListener {
+ public:
+  virtual void in_child() noexcept = 0;
+  ForkListener *previous_listener = nullptr, *next_listener = nullptr;
+
+ protected:
+  ~ForkListener() = default;
+};
+
+/// A living tracer, as the threads of the process find it.
+struct TracerEntry {
+  std::uint64_t id = 0;
+  Sender* sender = nullptr;
+  Ticker ticker;
+  AttributeLimits limits;
+  std::atomic<bool> stopped{false};
+  std::atomic<std::uint32_t> refusals{0};       // attempts since the sender refused a ring; 0: it did not
+  std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0};
+  TracerEntry *previous = nullptr, *next = nullptr;
+};
+
+/// Thread-safety: shared: safe.
+class Process {
+ public:
+  static constexpr std::uint64_t stopped_id = UINT64_MAX;  ///< no tracer's
+
+  void add(TracerEntry& entry) noexcept {
+    prepare();
+    std::lock_guard lock(mutex_);
+    entry.id = ++last_id_;
+    entry.next = tracers_;
+    if (tracers_ != nullptr) tracers_->previous = &entry;
+    tracers_ = &entry;
+  }
+  /// When it returns, no thread is in the entry's sender any more, and none gets there.
+  void remove(TracerEntry& entry) noexcept {
+    std::lock_guard lock(mutex_);
+    (entry.previous != nullptr ? entry.previous->next : tracers_) = entry.next;
+    if (entry.next != nullptr) entry.next->previous = entry.previous;
+  }
+  void add(ForkListener& listener) noexcept {
+    prepare();
+    std::lock_guard lock(mutex_);
+    listener.next_listener = listeners_;
+    if (listeners_ != nullptr) listeners_->previous_listener = &listener;
+    listeners_ = &listener;
+  }
+  void remove(ForkListener& listener) noexcept {
+    std::lock_guard lock(mutex_);
+    (listener.previous_listener != nullptr ? listener.previous_listener->next_listener : listeners_) = listener.next_listener;
+    if (listener.next_listener != nullptr) listener.next_listener->previous_listener = listener.previous_listener;
+  }
+  /// How often this process is the child of a fork.
+  std::uint64_t generation() const noexcept { return generation_.load(std::memory_order_relaxed); }
+
+  /// Makes the ring that the calling thread has for the tracer its current one; nullptr if it has none.
+  static ThreadRing* attached(std::uint64_t tracer_id) noexcept;
+  /// The same, with a new ring if it has none. nullptr: the span is dropped, and counted if the tracer lives.
+  ThreadRing* attach(std::uint64_t tracer_id) noexcept;
+
+ private:
+  void prepare() noexcept;  // once: key and fork handlers
+  static void wake(std::uint64_t tracer_id) noexcept;
+  static void end_thread(void* state) noexcept;
+  TracerEntry* find(std::uint64_t tracer_id) const noexcept {  // mutex_ held
+    TracerEntry* entry = tracers_;
+    while (entry != nullptr && entry->id != tracer_id) entry = entry->next;
+    return entry;
+  }
+
+  std::mutex mutex_;
+  TracerEntry* tracers_ = nullptr;         // guarded by mutex_
+  ForkListener* listeners_ = nullptr;      // guarded by mutex_
+  std::uint64_t last_id_ = 0;              // guarded by mutex_
+  std::atomic<std::uint64_t> generation_{0};
+  std::once_flag prepared_;
+  pthread_key_t key_{};
+  bool has_key_ = false;
+};
+
+WEIR_SHARED_STATE inline Process& process() noexcept {
+  static Immortal<Process> instance;
+  return instance.value;
+}
+
+inline void Process::prepare() noexcept {
+  std::call_once(prepared_, [this] {
+    has_key_ = ::pthread_key_create(&key_, &Process::end_thread) == 0;
+    ::pthread_atfork(
+        [] {
+          process().mutex_.lock();
+          name_table().mutex().lock();
+        },
+        [] {
+          name_table().mutex().unlock();
+          process().mutex_.unlock();
+        },
+        [] {
+          Process& self = process();
+          self.generation_.fetch_add(1, std::memory_order_relaxed);
+          ThreadState& thread = thread_state;  // the only thread there is; its rings are the parent's
+          thread.tracer_id = 0;
+          thread.ring = thread.rings = nullptr;
+          for (TracerEntry* entry = self.tracers_; entry != nullptr; entry = entry->next) {
+            entry->refusals.store(0, std::memory_order_relaxed);
+            entry->dropped_no_ring.store(0, std::memory_order_relaxed);
+            entry->dropped_stopped.store(0, std::memory_order_relaxed);
+          }
+          for (ForkListener* listener = self.listeners_; listener != nullptr; listener = listener->next_listener) listener->in_child();
+          name_table().mutex().unlock();
+          self.mutex_.unlock();
+        });
+  });
+}
+
+inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
+  ThreadState& thread = thread_state;
+  for (ThreadRing** link = &thread.rings; *link != nullptr;) {
+    ThreadRing* ring = *link;
+    if (ring->tracer_id() == tracer_id) {
+      thread.ring = ring;
+      thread.tracer_id = tracer_id;
+      return ring;
+    }
+    if (ring->orphaned()) {  // its tracer is gone
+      if (thread.ring == ring) thread.ring = nullptr, thread.tracer_id = 0;
+      *link = ring->next;
+      ring->close();
+      ring->let_go();
+    } else {
+      link = &ring->next;
+    }
+  }
+  return nullptr;
+}
+
+[[gnu::noinline, gnu::cold]] inline ThreadRing* Process::attach(std::uint64_t tracer_id) noexcept {
+  if (ThreadRing* ring = attached(tracer_id)) return ring;
+  ThreadState& thread = thread_state;
+  std::lock_guard lock(mutex_);
+  TracerEntry* entry = find(tracer_id);
+  if (entry == nullptr) return nullptr;
+  if (entry->stopped.load(std::memory_order_relaxed)) {
+    entry->dropped_stopped.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
+  }
+  // Without the key the thread's end would go unnoticed, and its ring would never be given back.
+  const bool hooked = has_key_ && ::pthread_setspecific(key_, &thread) == 0;
+  ThreadRing* ring = hooked ? entry->sender->open_ring() : nullptr;
+  entry->refusals.store(ring == nullptr ? 1 : 0, std::memory_order_relaxed);
+  if (ring == nullptr) {
+    entry->dropped_no_ring.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
+  }
+  ring->adopt(tracer_id, entry->ticker, entry->limits, generation(), &Process::wake);
+  ring->next = thread.rings;
+  thread.rings = thread.ring = ring;
+  thread.tracer_id = tracer_id;
+  return ring;
+}
+
+inline void Process::wake(std::uint64_t tracer_id) noexcept {
+  std::unique_lock lock(process().mutex_, std::try_to_lock);
+  if (!lock) return;  // somebody's first span; the rings are drained every few milliseconds anyway
+  if (TracerEntry* entry = process().find(tracer_id)) entry->sender->wake();
+}
+
+inline void Process::end_thread(void*) noexcept {
+  ThreadState& thread = thread_state;
+  thread.tracer_id = 0;
+  thread.ring = nullptr;
+  while (thread.rings != nullptr) {
+    ThreadRing* ring = thread.rings;
+    thread.rings = ring->next;
+    ring->close();
+    ring->let_go();
+  }
+}
+
+}  // namespace weir::inline v0::detail

@@ -1,0 +1,237 @@
+#pragma once
+// ThreadRing: the writing side of one thread's ring, and what else a thread needs to make a span: identifiers, the cache of
+// name ids, the slots for open spans. The reading side is the sender's (src/trace/ring_set.hpp).
+//
+//   owner  ─ reserve(bytes) ─ copy ─ commit(bytes) ─▶ page.head ─▶ reader ─▶ page.tail ─▶ owner reserves again
+//
+// The owner remembers how far it may write without looking (`limit_`): the nearest of the reader's position, the end of the
+// data, and the half-full mark. Only there it looks at the reader's position, pads the end, asks for a drain, or drops.
+//
+// A ring belongs to its thread and to its sender; the last of the two to let go returns it to where its memory came from.
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "weir/core/clock.hpp"
+#include "weir/core/ids.hpp"
+#include "weir/core/name.hpp"
+#include "weir/trace/detail/name_table.hpp"
+#include "weir/trace/detail/ring_layout.hpp"
+
+namespace weir::inline v0::detail {
+
+struct AttributeLimits {
+  std::uint32_t count = 128;
+  std::uint32_t bytes = 4096;
+};
+
+inline constexpr unsigned no_slot = open_slots;
+
+/// Thread-safety: the owning thread, unless a function says otherwise.
+class alignas(128) ThreadRing {
+ public:
+  using Release = void (*)(ThreadRing*) noexcept;
+  using Wake = void (*)(std::uint64_t tracer_id) noexcept;
+
+  /// `data`: `capacity` bytes, a power of two, 16-byte aligned. `release` gets the ring when nobody owns it any more.
+  ThreadRing(RingPage* page, std::byte* data, std::uint64_t capacity, Release release) noexcept
+      : data_(data), mask_(capacity - 1), page_(page), release_(release) {
+    page->capacity = capacity;
+    trace_state_[0] = random_seed();
+    trace_state_[1] = random_seed() | 1;
+    span_key_ = random_seed();
+  }
+
+  /// Makes the ring the calling thread's, for one tracer. `fork_generation`: of the process it is used in.
+  void adopt(std::uint64_t tracer_id, const Ticker& ticker, const AttributeLimits& limits, std::uint64_t fork_generation,
+             Wake wake_reader) noexcept {
+    tracer_id_ = tracer_id;
+    ticker_ = ticker;
+    limits_ = limits;
+    generation_ = fork_generation;
+    wake_ = wake_reader;
+  }
+
+  std::uint64_t tracer_id() const noexcept { return tracer_id_; }
+  std::uint64_t generation() const noexcept { return generation_; }
+  const AttributeLimits& limits() const noexcept { return limits_; }
+  std::uint64_t ticks() const noexcept { return ticker_.now(); }
+
+  TraceId next_trace_id() noexcept {  // xoroshiro128+ (Blackman, Vigna 2018), twice; its state is never all zero
+    TraceId id;
+    id.high = next_random();
+    id.low = next_random();
+    if (!id.valid()) [[unlikely]] id.low = 1;
+    return id;
+  }
+  /// Distinct in this ring: an odd multiple of a counter, xor a key of the ring's own.
+  SpanId next_span_id() noexcept {
+    std::uint64_t id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
+    if (id == 0) [[unlikely]] id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
+    return SpanId{id};
+  }
+
+  std::uint32_t name_id(const Name& name) noexcept {
+    const std::string_view text = name.view();
+    if (!name.literal()) return name_table().intern(text);
+    const auto address = reinterpret_cast<std::uintptr_t>(text.data());
+    CachedName& cached = names_[(address ^ address >> 8) % name_cache_size];
+    if (cached.text == text.data() && cached.size == text.size()) [[likely]] return cached.id;
+    return fill(cached, text);
+  }
+
+  /// Enters an open span into the table; no_slot when 64 are open already. `start` is taken last.
+  unsigned open_slot(const SpanRecord& record) noexcept {
+    if (free_ == 0) [[unlikely]] reclaim_slots();
+    if (free_ == 0) [[unlikely]] return no_slot;
+    const auto slot = static_cast<unsigned>(std::countr_zero(free_));
+    free_ &= free_ - 1;
+    OpenSpan& open = page_->open[slot];
+    constexpr auto release = std::memory_order_release;  // a reader that sees a field of this span sees that the last one ended
+    open.start.store(record.start, release);
+    open.trace_high.store(record.trace_high, release);
+    open.trace_low.store(record.trace_low, release);
+    open.parent.store(record.parent, release);
+    open.name_and_kind.store(record.name | static_cast<std::uint64_t>(static_cast<std::uint32_t>(record.kind)) << 32, release);
+    open.span.store(record.span, release);  // the other fields are complete
+    return slot;
+  }
+  /// By the owner: the slot is free again at once.
+  void close_slot(unsigned slot) noexcept {
+    abandon_slot(slot);
+    free_ |= std::uint64_t{1} << slot;
+  }
+  /// By any thread: the owner finds out when it needs a slot. The ring must not be touched afterwards.
+  void abandon_slot(unsigned slot) noexcept {
+    page_->open[slot].span.store(0, std::memory_order_release);  // after the span's record was committed
+  }
+
+  /// Room for a record of `bytes` (a multiple of 16), or nullptr: dropped, and counted.
+  std::byte* reserve(std::uint64_t bytes) noexcept {
+    if (limit_ - position_ < bytes) [[unlikely]] {
+      if (!make_room(bytes)) return nullptr;
+    }
+    return data_ + (position_ & mask_);
+  }
+  void commit(std::uint64_t bytes) noexcept {
+    position_ += bytes;
+    add(page_->written, 1);
+    page_->head.store(position_, std::memory_order_release);  // the record is complete
+  }
+  void count_truncated(std::uint64_t attributes) noexcept { add(page_->truncated, attributes); }
+
+  /// Any thread.
+  RingPage& page() noexcept { return *page_; }
+  const std::byte* data() const noexcept { return data_; }
+  std::uint64_t capacity() const noexcept { return mask_ + 1; }
+  bool has_open_spans() const noexcept {
+    for (const OpenSpan& open : page_->open) {
+      if (open.span.load(std::memory_order_acquire) != 0) return true;  // pairs with abandon_slot
+    }
+    return false;
+  }
+  /// The sender is gone; the thread may let go when it comes by.
+  bool orphaned() const noexcept { return owners_.load(std::memory_order_relaxed) == 1; }
+  /// By the owner, as its last act: no more records.
+  void close() noexcept { page_->closed.store(1, std::memory_order_release); }
+  /// By each of the two owners, once.
+  void let_go() noexcept {
+    if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) release_(this);  // the last one sees all that the other did
+  }
+
+  ThreadRing* next = nullptr;  ///< of the thread's rings
+
+ private:
+  struct CachedName {
+    const char* text;
+    std::uint32_t size, id;
+  };
+  static constexpr std::size_t name_cache_size = 256;
+
+  static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {  // one writer
+    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+
+  std::uint64_t next_random() noexcept {
+    const std::uint64_t a = trace_state_[0];
+    std::uint64_t b = trace_state_[1];
+    const std::uint64_t result = a + b;
+    b ^= a;
+    trace_state_[0] = std::rotl(a, 24) ^ b ^ b << 16;
+    trace_state_[1] = std::rotl(b, 37);
+    return result;
+  }
+
+  [[gnu::noinline, gnu::cold]] std::uint32_t fill(CachedName& cached, std::string_view text) noexcept {
+    const std::uint32_t id = name_table().intern(text);
+    if (text.size() <= UINT32_MAX && id != NameTable::overflow) cached = {text.data(), static_cast<std::uint32_t>(text.size()), id};
+    return id;
+  }
+
+  [[gnu::noinline, gnu::cold]] void reclaim_slots() noexcept {
+    for (unsigned slot = 0; slot < open_slots; ++slot) {
+      if (page_->open[slot].span.load(std::memory_order_acquire) == 0) free_ |= std::uint64_t{1} << slot;
+    }
+  }
+
+  [[gnu::noinline, gnu::cold]] bool make_room(std::uint64_t bytes) noexcept {
+    const std::uint64_t capacity = mask_ + 1;
+    if (bytes > capacity / 2 || bytes > max_record_bytes) {
+      add(page_->dropped_too_large, 1);
+      return false;
+    }
+    const std::uint64_t tail = page_->tail.load(std::memory_order_acquire);  // the reader is done with what is before it
+    const std::uint64_t free_end = tail + capacity;
+    std::uint64_t lap_end = (position_ | mask_) + 1;
+    const std::uint64_t padding = lap_end - position_ < bytes ? lap_end - position_ : 0;
+    if (position_ - tail > capacity || free_end - position_ < padding + bytes) {  // the first: a reader's position out of the world
+      wake(tail);
+      add(page_->dropped_full, 1);
+      return false;
+    }
+    if (padding != 0) {
+      const std::uint64_t header = record_header(padding, RecordType::pad, 0, 0);
+      std::memcpy(data_ + (position_ & mask_), &header, sizeof header);
+      position_ = lap_end;
+      lap_end += capacity;
+    }
+    limit_ = free_end < lap_end ? free_end : lap_end;
+    const std::uint64_t half = tail + capacity / 2;
+    if (position_ + bytes > half) {
+      wake(tail);
+    } else if (half < limit_) {
+      limit_ = half;
+    }
+    return true;
+  }
+
+  /// At most once for each position of the reader.
+  void wake(std::uint64_t tail) noexcept {
+    if (woken_at_ == tail || wake_ == nullptr) return;
+    woken_at_ = tail;
+    wake_(tracer_id_);
+  }
+
+  // What every span touches, in one or two cache lines.
+  std::uint64_t position_ = 0;  // where the next record goes
+  std::uint64_t limit_ = 0;     // records may end here without looking
+  std::byte* data_;
+  std::uint64_t mask_;
+  RingPage* page_;
+  std::uint64_t free_ = ~std::uint64_t{0};  // slots of open spans; may miss abandoned ones
+  std::uint64_t span_count_ = 0, span_key_ = 0;
+  Ticker ticker_;
+  AttributeLimits limits_;
+  std::uint64_t trace_state_[2];
+  std::uint64_t tracer_id_ = 0, generation_ = 0;
+  std::uint64_t woken_at_ = UINT64_MAX;
+  Wake wake_ = nullptr;
+  Release release_;
+  std::atomic<int> owners_{2};  // the thread and the sender
+  CachedName names_[name_cache_size] = {};
+};
+
+}  // namespace weir::inline v0::detail

@@ -1,0 +1,62 @@
+#pragma once
+// SocketSender: takes finished spans out of the rings and writes them as JSON lines to the collector's Unix socket, on one
+// background thread. The service never waits for it.
+//
+//   rings ─drained every few ms─▶ batch of lines ─non-blocking send─▶ collector        ring space is given back when the
+//     ▲                                                                  │              kernel has accepted the lines
+//     └── a lost connection: everything not accepted is read again ◀─────┘
+//
+//   absent ─connect─▶ connected ─closed, or nothing accepted for 5 s─▶ absent      backoff 100 to 500 ms while spans wait
+//
+// The first line of each connection is a hello: ["weir",1,{"service":…,"pid":…,"start_time":…,"sequence":…}], sequence being
+// the number of spans delivered on earlier connections. Spans that were dropped are told as ["dropped",n], n since the last
+// such line. A span open for more than a second has its start line sent ahead of its end.
+//
+// fork(): the child's sender begins anew, with its own thread and connection, at the child's first span.
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "weir/core/logger.hpp"
+#include "weir/trace/sender.hpp"
+#include "weir/trace/socket_path.hpp"
+
+namespace weir::inline v0 {
+
+struct SocketSenderOptions {
+  std::size_t ring_bytes = 1u << 20;        ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
+  std::size_t max_rings = 1024;             ///< threads beyond drop their spans
+  std::size_t max_total_bytes = 256u << 20;  ///< of all rings of the process, whatever their tracer
+  std::chrono::milliseconds flush_interval{5};  ///< between two looks into the rings; up to 50 ms when nothing happens
+  std::chrono::milliseconds stall_timeout{5000};  ///< a collector that accepts nothing for so long is disconnected
+  std::chrono::milliseconds send_ahead_after{1000};  ///< open for longer: the start is sent before the end
+  Logger* logger = nullptr;                     ///< nullptr: stderr_logger()
+};
+
+/// Thread-safety: shared: safe, once a Tracer has it. Before that: movable.
+class SocketSender final : public Sender {
+ public:
+  /// `path`: absolute, at most 107 bytes. Any other is reported to the logger when the tracer starts, and spans are dropped.
+  explicit SocketSender(std::string path = default_path(), SocketSenderOptions options = {});
+  ~SocketSender() override;  ///< stops at once; the tracer has given it time before
+  SocketSender(SocketSender&&) noexcept;
+  SocketSender& operator=(SocketSender&&) noexcept;
+
+  static std::string default_path() { return default_socket_path(); }
+
+  void start(const SenderSetup& setup) noexcept override;
+  detail::ThreadRing* open_ring() noexcept override;
+  void wake() noexcept override;
+  FlushResult flush(Deadline deadline) noexcept override;
+  /// A collector that was never there is tried once more, not waited for.
+  FlushResult stop(Deadline deadline) noexcept override;
+  TracerStats stats() const noexcept override;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace weir::inline v0

@@ -1,0 +1,89 @@
+#include "trace/batch.hpp"
+
+#include "trace/record.hpp"
+#include "trace/text.hpp"
+
+namespace weir::inline v0::detail {
+
+void Batch::add_line(std::string_view line) {
+  text_ += line;
+  text_ += '\n';
+}
+
+void Batch::add_dropped(std::uint64_t n) {
+  add_line("[\"dropped\"," + std::to_string(n) + "]");
+  dropped_end_ = text_.size();
+  dropped_count_ = n;
+}
+
+void Batch::add_open_spans(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration, Timestamp before) {
+  for (const ReaderRing* ring : rings) {
+    for (const OpenSpan& open : ring->ring->page().open) {
+      SpanRecord span;
+      if (!copy_open_span(open, span) || calibration.to_time(span.start) > before) continue;
+      if (sent_ahead_.size() >= max_sent_ahead) sent_ahead_.clear();  // repeated starts are ignored by the collector
+      if (sent_ahead_.insert(span.span).second) append_start_line(text_, span, calibration);
+    }
+  }
+}
+
+void Batch::fill(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration) {
+  for (std::size_t i = 0; i < rings.size() && text_.size() < target_bytes; ++i) {
+    ReaderRing* ring = rings[(first_ring_ + i) % rings.size()];
+    ring->read_records([&](const std::byte* record, std::uint64_t next) {
+      if (text_.size() >= target_bytes) return false;
+      const RecordView view(record);
+      const std::size_t begin = text_.size();
+      spans_.push_back({begin, ring, next, false});
+      const bool start_is_out = !sent_ahead_.empty() && sent_ahead_.erase(view.fields().span) != 0;
+      if (!start_is_out) append_start_line(text_, view.fields(), calibration);
+      const std::size_t middle = text_.size();
+      append_end_line(text_, view, calibration);
+      if (text_.size() - middle > max_line_bytes) {
+        text_.resize(begin);
+        spans_.back().too_large = true;
+      }
+      spans_.back().end = text_.size();
+      return true;
+    });
+  }
+  ++first_ring_;
+}
+
+Batch::Accepted Batch::accept(std::size_t bytes) noexcept {
+  Accepted accepted;
+  sent_ += bytes;
+  while (acknowledged_ < spans_.size() && spans_[acknowledged_].end <= sent_) {
+    // One ring after the other, as fill() took them: one store of the tail for each.
+    ReaderRing* ring = spans_[acknowledged_].ring;
+    std::uint64_t position = 0, count = 0;
+    for (; acknowledged_ < spans_.size() && spans_[acknowledged_].ring == ring && spans_[acknowledged_].end <= sent_; ++acknowledged_) {
+      position = spans_[acknowledged_].position;
+      ++count;
+      ++(spans_[acknowledged_].too_large ? accepted.too_large : accepted.spans);
+    }
+    ring->take(position, count);
+  }
+  if (dropped_end_ != 0 && dropped_end_ <= sent_) {
+    accepted.reported = dropped_count_;
+    dropped_end_ = 0;
+  }
+  if (empty()) {
+    text_.clear();
+    spans_.clear();
+    sent_ = acknowledged_ = 0;
+    constexpr std::size_t keep = 4 * target_bytes;
+    if (text_.capacity() > keep) text_ = std::string();  // one huge span does not cost memory for ever
+  }
+  return accepted;
+}
+
+void Batch::rewind(const std::vector<ReaderRing*>& rings) noexcept {
+  text_.clear();
+  spans_.clear();
+  sent_ = acknowledged_ = dropped_end_ = 0;
+  sent_ahead_.clear();
+  for (ReaderRing* ring : rings) ring->read = ring->tail();
+}
+
+}  // namespace weir::inline v0::detail

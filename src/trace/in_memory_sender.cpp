@@ -1,0 +1,120 @@
+#include "weir/trace/in_memory_sender.hpp"
+
+#include <mutex>
+#include <new>
+#include <optional>
+
+#include "trace/record.hpp"
+#include "trace/ring_set.hpp"
+#include "weir/trace/detail/attach.hpp"
+
+namespace weir::inline v0 {
+
+struct InMemorySender::Impl final : detail::ForkListener {
+  explicit Impl(const InMemorySenderOptions& its_options) : options(its_options), live(options) { detail::process().add(*this); }
+  ~Impl() {
+    detail::process().remove(*this);
+    live.~Live();
+  }
+
+  /// What the child of a fork begins anew with.
+  struct Live {
+    explicit Live(const InMemorySenderOptions& its_options) : rings({its_options.ring_bytes, its_options.max_rings, SIZE_MAX}) {}
+    std::mutex mutex;
+    detail::RingSet rings;
+    std::vector<Span> spans;  // guarded by mutex, as the reader's side of `rings` is
+    std::uint64_t delivered = 0;
+    bool stopped = false;
+  };
+
+  void in_child() noexcept override { ::new (&live) Live(options); }  // the parent's is abandoned
+
+  // Requires: live.mutex held.
+  void drain() {
+    if (!calibration) calibration.emplace(detail::Ticker(nullptr));
+    calibration->update();
+    for (detail::ReaderRing* ring : live.rings.refresh()) {
+      ring->read_records([&](const std::byte* record, std::uint64_t next) {
+        if (live.spans.size() >= options.max_spans) return false;
+        try {
+          live.spans.push_back(to_span(detail::RecordView(record), *calibration));
+        } catch (const std::bad_alloc&) {  // it stays in the ring
+          return false;
+        }
+        ring->take(next, 1);
+        ++live.delivered;
+        return true;
+      });
+    }
+    live.rings.reap();
+  }
+
+  TracerStats stats() const {  // live.mutex held
+    const detail::RingSet::Totals totals = live.rings.totals();
+    TracerStats stats;
+    stats.emitted = totals.written + totals.dropped_full + totals.dropped_too_large;
+    stats.delivered = live.delivered;
+    stats.dropped_full = totals.dropped_full;
+    stats.dropped_too_large = totals.dropped_too_large;
+    stats.truncated_attributes = totals.truncated;
+    (live.stopped ? stats.dropped_stopped : stats.in_flight) = totals.written - totals.taken;
+    return stats;
+  }
+
+  FlushResult deliver(bool stop) {
+    std::lock_guard lock(live.mutex);
+    const std::uint64_t before = live.delivered;
+    if (!live.stopped) drain();
+    if (stop) {
+      live.stopped = true;
+      live.rings.close();
+    }
+    const TracerStats now = stats();
+    return {live.delivered - before, now.dropped(), now.in_flight};
+  }
+
+  const InMemorySenderOptions options;
+  std::optional<detail::TickCalibration> calibration;
+  union {
+    Live live;
+  };
+};
+
+InMemorySender::InMemorySender(InMemorySenderOptions options) : impl_(std::make_shared<Impl>(options)) {}
+InMemorySender::~InMemorySender() = default;
+InMemorySender::InMemorySender(const InMemorySender&) = default;
+InMemorySender& InMemorySender::operator=(const InMemorySender&) = default;
+
+std::vector<Span> InMemorySender::spans() const {
+  std::lock_guard lock(impl_->live.mutex);
+  if (!impl_->live.stopped) impl_->drain();
+  return impl_->live.spans;
+}
+
+void InMemorySender::clear() {
+  std::lock_guard lock(impl_->live.mutex);
+  if (!impl_->live.stopped) impl_->drain();
+  impl_->live.spans.clear();
+}
+
+void InMemorySender::start(const SenderSetup& setup) noexcept {
+  std::lock_guard lock(impl_->live.mutex);
+  impl_->calibration.emplace(detail::Ticker(setup.clock));
+}
+
+detail::ThreadRing* InMemorySender::open_ring() noexcept { return impl_->live.rings.open(); }
+
+void InMemorySender::wake() noexcept {
+  std::lock_guard lock(impl_->live.mutex);
+  impl_->drain();
+}
+
+FlushResult InMemorySender::flush(Deadline) noexcept { return impl_->deliver(false); }
+FlushResult InMemorySender::stop(Deadline) noexcept { return impl_->deliver(true); }
+
+TracerStats InMemorySender::stats() const noexcept {
+  std::lock_guard lock(impl_->live.mutex);
+  return impl_->stats();
+}
+
+}  // namespace weir::inline v0

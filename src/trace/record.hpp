@@ -1,0 +1,57 @@
+#pragma once
+// Span records, rendered: as Span values and as the JSON lines of docs/wire_format.md. The records are this process's own and
+// are trusted; only their texts are not.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "weir/core/attribute.hpp"
+#include "weir/core/clock.hpp"
+#include "weir/trace/detail/ring_layout.hpp"
+#include "weir/trace/span.hpp"
+
+namespace weir::inline v0::detail {
+
+/// An attribute inside a record.
+struct RecordAttribute {
+  std::uint32_t key = 0;  // name id
+  AttributeValue::Type type = AttributeValue::Type::integer;
+  std::string_view bytes;  // the value
+};
+
+/// A record where it lies. Thread-safety: a view.
+class RecordView {
+ public:
+  /// `record`: a complete span record.
+  explicit RecordView(const std::byte* record) noexcept;
+
+  const SpanRecord& fields() const noexcept { return fields_; }
+  /// Each key once, with its last value.
+  struct Attributes {
+    RecordAttribute items[256];
+    unsigned count = 0;
+    const RecordAttribute* begin() const noexcept { return items; }
+    const RecordAttribute* end() const noexcept { return items + count; }
+  };
+  void attributes(Attributes& out) const noexcept;
+
+ private:
+  SpanRecord fields_;
+  const std::byte* attributes_;
+};
+
+/// The value as the text it has on the wire: integers decimal, doubles in the shortest form that reads back the same.
+void append_value(std::string& out, const RecordAttribute& attribute);
+
+Span to_span(const RecordView& record, const TickCalibration& calibration);
+
+/// Lines end with '\n'.
+void append_start_line(std::string& out, const SpanRecord& span, const TickCalibration& calibration);
+void append_end_line(std::string& out, const RecordView& record, const TickCalibration& calibration);
+
+/// A copy of an open span, made while its owner may be ending it. False: the slot is free, or changed on the way.
+bool copy_open_span(const OpenSpan& open, SpanRecord& out) noexcept;
+
+}  // namespace weir::inline v0::detail

@@ -1,0 +1,91 @@
+#pragma once
+// RingSet: the rings of one sender, from the reader's side. Any thread opens rings and asks for totals; one thread at a time
+// reads (it holds the sender's reader role).
+//
+//   head ───────────▶ written by the ring's owner
+//   read ──────▶      what the reader has looked at (its own)
+//   tail ──▶          what was delivered: the owner may write there again
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "weir/trace/detail/thread_ring.hpp"
+
+namespace weir::inline v0::detail {
+
+/// One ring, as its reader sees it. Thread-safety: the reader; `taken` may be read by any thread.
+struct ReaderRing {
+  explicit ReaderRing(ThreadRing* its_ring) noexcept : ring(its_ring) {}
+
+  std::uint64_t head() const noexcept { return ring->page().head.load(std::memory_order_acquire); }  // records before it are complete
+  std::uint64_t tail() const noexcept { return ring->page().tail.load(std::memory_order_relaxed); }  // written by the reader only
+  /// The records before `position`, `spans` of them, are out of the ring.
+  void take(std::uint64_t position, std::uint64_t spans) noexcept {
+    ring->page().tail.store(position, std::memory_order_release);  // the reader is done with them
+    taken.store(taken.load(std::memory_order_relaxed) + spans, std::memory_order_release);  // totals() sees the tail's count first
+  }
+  /// Calls visit(record, position behind it) for what was not looked at yet, until it returns false: that one is offered again.
+  template <class Visit>
+  void read_records(Visit&& visit) {
+    const std::uint64_t end = head();
+    const std::uint64_t mask = ring->capacity() - 1;
+    while (read != end) {
+      const std::byte* at = ring->data() + (read & mask);
+      std::uint64_t header = 0;
+      std::memcpy(&header, at, sizeof header);
+      const std::uint64_t next = read + record_bytes(header);
+      if (record_type(header) == RecordType::span && !visit(at, next)) return;
+      read = next;
+    }
+  }
+
+  ThreadRing* const ring;
+  std::uint64_t read = 0;
+  std::uint64_t flush_target = 0;  // flush() is done when the tail is here
+  std::atomic<std::uint64_t> taken{0};
+};
+
+/// Thread-safety: open(), close() and totals(): shared: safe. The others: the reader.
+class RingSet {
+ public:
+  struct Bounds {
+    std::size_t ring_bytes, max_rings, max_total_bytes;
+  };
+  struct Totals {
+    std::uint64_t written = 0, taken = 0, dropped_full = 0, dropped_too_large = 0, truncated = 0;  // spans; attributes
+  };
+
+  explicit RingSet(const Bounds& bounds) noexcept;
+  ~RingSet();  ///< lets all rings go
+  RingSet(const RingSet&) = delete;
+  RingSet& operator=(const RingSet&) = delete;
+
+  /// A ring for the calling thread, or nullptr.
+  ThreadRing* open() noexcept;
+  /// open() gives out no more.
+  void close() noexcept;
+  Totals totals() const noexcept;
+
+  /// The rings there are, valid until reap().
+  const std::vector<ReaderRing*>& refresh() noexcept;
+  /// Lets rings go whose threads have ended and that are empty.
+  void reap() noexcept;
+
+ private:
+  static void add(Totals& totals, const ReaderRing& ring) noexcept;
+
+  const Bounds bounds_;
+  mutable std::mutex mutex_;
+  bool closed_ = false;                             // guarded by mutex_
+  std::vector<std::unique_ptr<ReaderRing>> rings_;  // guarded by mutex_
+  Totals gone_;                                     // guarded by mutex_: of rings let go
+  std::atomic<std::uint64_t> version_{0};           // changes with rings_
+  std::vector<ReaderRing*> snapshot_;               // the reader's
+  std::uint64_t snapshot_version_ = UINT64_MAX;
+};
+
+}  // namespace weir::inline v0::detail
