@@ -1,5 +1,6 @@
 // Compiled with -fno-exceptions -fno-rtti: these headers ask for neither.
 #include "weir/core/attribute.hpp"
+#include "weir/core/clock.hpp"
 #include "weir/core/context.hpp"
 #include "weir/core/ids.hpp"
 #include "weir/core/kind.hpp"
@@ -11,7 +12,9 @@
 #include "weir/operation/observe.hpp"
 #include "weir/operation/operation.hpp"
 #include "weir/operation/wrap.hpp"
+#include "weir/trace/scoped_span.hpp"
 #include "weir/trace/sender.hpp"
+#include "weir/trace/tracer.hpp"
 
 // Templates are only checked where they are used.
 weir::Result<int> parse(bool good) {
@@ -44,4 +47,11 @@ int operate() {
   weir::Op<Work> work{weir::under(root), {1}};
   work.finish({2});
   return seen;
+}
+
+int trace(weir::Tracer& tracer) {
+  weir::ScopedSpan span = tracer.enter("work", weir::SpanKind::sql);
+  span.set("rows", 3);
+  span.fail("no rows");
+  return span.context().valid() ? 1 : 0;
 }

@@ -1,6 +1,6 @@
-#include "weir/core/context.hpp"
+#include "shared_state.hpp"
 
 extern "C" {
 [[gnu::visibility("default")]] unsigned long plugin_current_span() { return weir::Context::current().span_id().value; }
-[[gnu::visibility("default")]] const void* plugin_state_address() { return &weir::detail::thread_state; }
+[[gnu::visibility("default")]] void plugin_shared_state(SharedState& state) { state = shared_state(); }
 }
