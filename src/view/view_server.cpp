@@ -20,7 +20,7 @@ namespace weir::inline v0 {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using SteadyClock = std::chrono::steady_clock;
 using Line = std::shared_ptr<const std::string>;
 
 constexpr std::size_t max_line = 1u << 20;      // with its newline; the original's client gives up on a longer one
@@ -48,7 +48,7 @@ struct Client {
   bool input_open = true;
   bool blocked = false;          // the last send was not taken in full
   bool waiting = false;          // lines waited when it was last looked at
-  Clock::time_point progress{};  // when it last accepted a byte, or the first line came to wait
+  SteadyClock::time_point progress{};  // when it last accepted a byte, or the first line came to wait
 };
 
 }  // namespace
@@ -81,9 +81,9 @@ struct ViewServer::Impl {
   std::optional<net::EventFd> event;  // set by listen(), then constant
 
   // Belongs to the serving thread.
-  std::optional<Clock::time_point> accept_again;  // set: out of descriptors, the listener is not polled until then
+  std::optional<SteadyClock::time_point> accept_again;  // set: out of descriptors, the listener is not polled until then
   std::chrono::milliseconds accept_pause = accept_pause_min;
-  Clock::time_point log_again{};
+  SteadyClock::time_point log_again{};
 
   /// Requires: mutex held.
   void drop_oldest(Client& client) {
@@ -113,7 +113,7 @@ struct ViewServer::Impl {
   enum class Sent { all, blocked, gone };
 
   /// Sends one batch. The mutex is not held during the system call.
-  Sent send_batch(Client& client, Clock::time_point now) {
+  Sent send_batch(Client& client, SteadyClock::time_point now) {
     std::array<iovec, batch_lines> parts;
     std::size_t count = 0, size = 0;
     {
@@ -178,7 +178,7 @@ struct ViewServer::Impl {
     return false;
   }
 
-  void accept_clients(Clock::time_point now) {
+  void accept_clients(SteadyClock::time_point now) {
     for (int i = 0; i < 64; ++i) {  // then the others have their turn
       net::Accepted accepted = listener.accept();
       switch (accepted.status) {
@@ -232,13 +232,13 @@ struct ViewServer::Impl {
   }
 
   /// When the next client runs into the stall limit or accepting is tried again; -1: nothing to wait for.
-  int poll_timeout(Clock::time_point now) const {
-    auto next = Clock::time_point::max();
+  int poll_timeout(SteadyClock::time_point now) const {
+    auto next = SteadyClock::time_point::max();
     if (accept_again) next = *accept_again;
     for (const Client& client : clients) {
       if (client.waiting) next = std::min(next, client.progress + options.stall_limit);
     }
-    if (next == Clock::time_point::max()) return -1;
+    if (next == SteadyClock::time_point::max()) return -1;
     const auto wait = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
     return static_cast<int>(std::clamp<std::int64_t>(wait, 0, 60'000));
   }
@@ -253,7 +253,7 @@ struct ViewServer::Impl {
       }
       if (stop.stop_requested()) break;
 
-      const auto now = Clock::now();
+      const auto now = SteadyClock::now();
       for (auto client = clients.begin(); client != clients.end();) {
         bool keep = true;
         const bool late = client->waiting && now - client->progress >= options.stall_limit;
@@ -286,13 +286,13 @@ struct ViewServer::Impl {
         if ((events & POLLOUT) != 0) client->blocked = false;
         client = keep ? std::next(client) : disconnect(client);
       }
-      if (entries[1].revents != 0) accept_clients(Clock::now());
+      if (entries[1].revents != 0) accept_clients(SteadyClock::now());
     }
   }
 
   /// Offers everybody what waits for them, then lets go of everything. Requires: nobody else serves.
   void shut() {
-    const auto now = Clock::now();
+    const auto now = SteadyClock::now();
     for (auto client = clients.begin(); client != clients.end(); client = disconnect(client)) {
       while (send_batch(*client, now) == Sent::blocked && !client->blocked) {}
     }
