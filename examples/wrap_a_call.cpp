@@ -23,7 +23,8 @@ struct SumNumbers {
 
 // 2. Wrap it.
 long sum(const std::vector<int>& numbers) {
-  return weir::wrap<SumNumbers>({numbers.size()}, [&] { return SumNumbers::Result{std::accumulate(numbers.begin(), numbers.end(), 0L)}; }).sum;
+  return weir::wrap<SumNumbers>({numbers.size()}, [&] { return SumNumbers::Result{std::accumulate(numbers.begin(), numbers.end(), 0L)}; })
+      .sum;
 }
 
 // 3. Wire it, once: spans go to the collector, and every operation becomes a span.

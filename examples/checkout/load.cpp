@@ -97,7 +97,8 @@ int main(int argc, char** argv) {
     if (option == "--view-socket") view_socket = argv[i + 1];
   }
   if (port <= 0 || view_socket.empty() || seconds <= 0 || rate <= 0) {
-    std::fprintf(stderr, "usage: checkout_load --port N --view-socket PATH [--seconds N (default: 10)] [--rate requests/s (default: 20)]\n");
+    std::fprintf(stderr,
+                 "usage: checkout_load --port N --view-socket PATH [--seconds N (default: 10)] [--rate requests/s (default: 20)]\n");
     return 2;
   }
   std::signal(SIGINT, [](int) { interrupted = true; });

@@ -9,11 +9,9 @@
 #include <httplib.h>
 #include <signal.h>
 
-#include <atomic>
 #include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <string>
 #include <thread>
 #include <weir/bridge/operations_to_spans.hpp>
@@ -39,8 +37,8 @@ using Handler = std::function<Reply(Database&, const httplib::Request&)>;
 /// Serves `path` (":name" stands for one segment) with `handler`, as an operation.
 httplib::Server::Handler instrumented(const char* method, std::string route, std::string db_path, Handler handler) {
   return [=](const httplib::Request& request, httplib::Response& response) {
-    thread_local Database db(db_path);  // one connection per server thread
     weir::wrap<HandleRequest>({method, route, request.path}, [&] {
+      thread_local Database db(db_path);  // one connection per server thread
       Reply reply = handler(db, request);
       response.status = reply.status;
       response.set_content(reply.body.dump(), "application/json");
@@ -51,10 +49,9 @@ httplib::Server::Handler instrumented(const char* method, std::string route, std
 
 json items_of(Database& db, std::int64_t order) {
   json items = json::array();
-  db.run("SELECT products.name, items.quantity, products.price FROM items JOIN products ON products.id = items.product_id WHERE order_id = ?",
-         {order}, [&](const Row& row) {
-           items.push_back({{"product", row.text(0)}, {"quantity", row.integer(1)}, {"price", row.integer(2)}});
-         });
+  db.run("SELECT name, quantity, price FROM items JOIN products ON id = product_id WHERE order_id = ?", {order}, [&](const Row& row) {
+    items.push_back({{"product", row.text(0)}, {"quantity", row.integer(1)}, {"price", row.integer(2)}});
+  });
   return items;
 }
 
@@ -66,8 +63,9 @@ Reply list_orders(Database& db, const httplib::Request& request) {
     if (error != std::errc{} || *end != '\0' || limit < 1 || limit > 100) return {400, {{"error", "limit must be 1 to 100"}}};
   }
   json orders = json::array();
-  db.run("SELECT id, customer FROM orders ORDER BY id DESC LIMIT ?", {limit},
-         [&](const Row& row) { orders.push_back({{"id", row.integer(0)}, {"customer", row.text(1)}}); });
+  db.run("SELECT id, customer FROM orders ORDER BY id DESC LIMIT ?", {limit}, [&](const Row& row) {
+    orders.push_back({{"id", row.integer(0)}, {"customer", row.text(1)}});
+  });
   for (json& order : orders) order["items"] = items_of(db, order["id"]);  // N+1
   return {200, std::move(orders)};
 }
@@ -77,8 +75,9 @@ Reply show_order(Database& db, const httplib::Request& request) {
   const std::string text = request.matches[1];
   std::from_chars(text.data(), text.data() + text.size(), id);
   json order;
-  db.run("SELECT id, customer FROM orders WHERE id = ?", {id},
-         [&](const Row& row) { order = {{"id", row.integer(0)}, {"customer", row.text(1)}}; });
+  db.run("SELECT id, customer FROM orders WHERE id = ?", {id}, [&](const Row& row) {
+    order = {{"id", row.integer(0)}, {"customer", row.text(1)}};
+  });
   if (order.is_null()) return {404, {{"error", "no such order"}}};
   order["items"] = items_of(db, id);
   return {200, std::move(order)};
@@ -86,7 +85,8 @@ Reply show_order(Database& db, const httplib::Request& request) {
 
 Reply create_order(Database& db, const httplib::Request& request) {
   const json wanted = json::parse(request.body, nullptr, false);
-  if (!wanted.is_object() || !wanted["customer"].is_string() || !wanted["product"].is_number_integer() || !wanted["quantity"].is_number_integer())
+  if (!wanted.is_object() || !wanted["customer"].is_string() || !wanted["product"].is_number_integer() ||
+      !wanted["quantity"].is_number_integer())
     return {400, {{"error", "expected {\"customer\":text,\"product\":id,\"quantity\":number}"}}};
   const auto customer = wanted["customer"].get<std::string>();
   const auto product = wanted["product"].get<std::int64_t>(), quantity = wanted["quantity"].get<std::int64_t>();
@@ -105,8 +105,11 @@ Reply create_order(Database& db, const httplib::Request& request) {
 }
 
 json to_json(const weir::TracerStats& stats) {
-  return {{"emitted", stats.emitted},         {"delivered", stats.delivered}, {"dropped", stats.dropped()},
-          {"in_flight", stats.in_flight}, {"unacknowledged", stats.unacknowledged}};
+  return {{"emitted", stats.emitted},
+          {"delivered", stats.delivered},
+          {"dropped", stats.dropped()},
+          {"in_flight", stats.in_flight},
+          {"unacknowledged", stats.unacknowledged}};
 }
 
 int serve(int port, const std::string& db_path) {
@@ -166,7 +169,8 @@ int main(int argc, char** argv) {
     } else if (option == "--db" && i + 1 < argc) {
       db = argv[++i];
     } else {
-      std::fprintf(option == "--help" ? stdout : stderr, "usage: checkout [--port N (default: any free one)] [--db FILE (default: checkout.db)]\n");
+      std::fprintf(option == "--help" ? stdout : stderr,
+                   "usage: checkout [--port N (default: any free one)] [--db FILE (default: checkout.db)]\n");
       return option == "--help" ? 0 : 2;
     }
   }
