@@ -449,7 +449,7 @@ TEST_CASE("a flood on one connection does not keep others from being served") {
     while (!enough && service.send(garbage)) {}
   });
   Client honest(collector.path());
-  bool served = true;
+  bool served = eventually([&] { return collector->stats().rejected_malformed > 0; });
   for (int i = 0; i < 50 && served; ++i) {
     const std::string id = std::to_string(i);
     served = honest.send_span(id) && collector.wait_for_span(id);
@@ -457,7 +457,6 @@ TEST_CASE("a flood on one connection does not keep others from being served") {
   enough = true;
   flood.join();
   CHECK(served);
-  CHECK(collector->stats().rejected_malformed > 0);
 }
 
 TEST_CASE("a stop takes what has arrived, from connections not yet let in too, and removes the socket") {
