@@ -90,10 +90,14 @@ Error time_error(const char* message) { return {std::make_error_code(std::errc::
 }  // namespace
 
 void detail::append_time(std::string& out, Timestamp time) {
-  const auto second = std::chrono::floor<seconds>(time);
-  const auto rest = time.time_since_epoch().count() % 1'000'000'000;  // not time - second: `second` may lie before the earliest time
-  const auto nanos = static_cast<unsigned>(rest < 0 ? rest + 1'000'000'000 : rest);
-  const CachedSecond& cached = render_second(second.time_since_epoch().count());
+  const std::int64_t total = time.time_since_epoch().count();
+  std::int64_t second = total / nanos_per_second, fraction = total % nanos_per_second;
+  if (fraction < 0) {  // the second that begins before it; std::chrono::floor would overflow at the earliest times
+    --second;
+    fraction += nanos_per_second;
+  }
+  const auto nanos = static_cast<unsigned>(fraction);
+  const CachedSecond& cached = render_second(second);
   char text[sizeof cached.text + 11];
   std::memcpy(text, cached.text, sizeof cached.text);
   std::size_t size = sizeof cached.text;
