@@ -30,26 +30,34 @@ namespace weir::inline v0 {
 
 struct CollectorOptions {
   TraceStoreOptions store;
-  std::size_t max_line = 1u << 20;      ///< bytes; a longer line is skipped and counted, its connection lives
-  std::size_t max_connections = 1000;   ///< further ones wait in the backlog... of the kernel
-  std::chrono::seconds idle_limit{10};  ///< near max_connections: a connection that sent nothing or half a line this long is dropped
-  std::vector<uid_t> allow_uids;        ///< users besides our own that may connect; also widens the socket's mode as needed
-  Logger* logger = nullptr;             ///< nullptr: stderr_logger()
+  std::size_t max_line = 1u << 20;       ///< bytes; a longer line is skipped and counted, its connection lives
+  std::size_t max_buffered = 64u << 20;  ///< bytes of half lines, of all connections; beyond it such a line is skipped and counted
+  /// Further ones wait in the kernel's backlog. At most what the limit on open files leaves after 64 for everything else.
+  std::size_t max_connections = 1000;
+  /// At nine tenths of max_connections, a connection that for this long sent nothing of use or half a line is dropped.
+  std::chrono::milliseconds idle_limit{10'000};
+  std::vector<uid_t> allow_uids;  ///< users besides our own that may connect; also widens the socket's mode as needed
+  Logger* logger = nullptr;       ///< nullptr: stderr_logger()
 };
 
 /// What the collector itself did, beside its store's counters.
 struct CollectorStats {
   TraceStoreStats store;
   std::uint64_t bytes = 0, lines = 0;
-  std::uint64_t rejected_malformed = 0, rejected_field = 0, rejected_too_long = 0, repaired_utf8 = 0;
+  std::uint64_t rejected_malformed = 0;                       ///< lines that are no JSON, or none that we know
+  std::uint64_t rejected_field = 0;                           ///< events with a field of the wrong type, missing, or out of range
+  std::uint64_t rejected_too_long = 0, rejected_no_room = 0;  ///< over max_line; over max_buffered or out of memory
+  std::uint64_t repaired_utf8 = 0;                            ///< lines accepted after invalid UTF-8 became U+FFFD
   std::uint64_t connections = 0, refused_peers = 0, dropped_idle = 0;
-  std::uint64_t reported_drops = 0;  ///< spans that services say they dropped
+  std::uint64_t listener_pauses = 0;  ///< times that nobody was let in: at max_connections, or out of descriptors
+  std::uint64_t reported_drops = 0;   ///< spans that services say they dropped
   std::size_t open_connections = 0;
-  /// One line of JSON: every counter under its name.
+  /// One line of JSON: every counter under its name, those of the store in an object "store".
   std::string to_json() const;
 };
 
-/// Thread-safety: shared: safe. Callbacks are set before listen() and run on the thread in serve(), outside locks.
+/// Thread-safety: shared: safe. Callbacks are set before serve() and run on its thread, outside locks; they may call every
+/// const member. What they throw is counted and goes no further.
 class Collector {
  public:
   explicit Collector(std::string socket_path, CollectorOptions options = {});
@@ -63,8 +71,8 @@ class Collector {
   /// Binds the socket (0600, in a directory of the user's own). Errors: path too long, a live collector on it, something
   /// there that is not a socket, a directory that others may write.
   Result<void> listen();
-  /// Serves until stop is requested; then reads what has arrived, completes all traces and removes the socket.
-  /// Requires: listen() succeeded.
+  /// Serves until stop is requested; then reads what has arrived, completes all traces and removes the socket. Errors:
+  /// listen() has not succeeded, or the kernel refuses an epoll or event descriptor.
   Result<void> serve(const StopToken& stop);
   /// listen() + serve().
   Result<void> start(const StopToken& stop);

@@ -1,0 +1,133 @@
+#include "collect/intake.hpp"
+
+#include <limits>
+#include <new>
+#include <nlohmann/json.hpp>
+
+#include "trace/text.hpp"
+
+namespace weir::inline v0::detail {
+
+namespace {
+
+constexpr std::chrono::seconds log_interval{1};
+constexpr std::size_t max_excerpt = 80;
+constexpr std::size_t max_control_line = 4096;
+constexpr std::size_t max_service_name = 256;
+
+/// Requires: valid UTF-8.
+std::string service_name(std::string name) {
+  if (name.size() > max_service_name) name.resize(max_service_name);
+  while (!valid_utf8(name)) name.pop_back();
+  return name;
+}
+
+}  // namespace
+
+bool LogLimiter::allow(TimePoint now, std::uint64_t& suppressed) {
+  if (now < next_) {
+    ++suppressed_;
+    return false;
+  }
+  next_ = now + log_interval;
+  suppressed = std::exchange(suppressed_, 0);
+  return true;
+}
+
+std::string excerpt_of(std::string_view line) {
+  constexpr char hex[] = "0123456789abcdef";
+  constexpr std::string_view more = "...";
+  std::string text;
+  for (const char c : line) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = byte >= 0x20 && byte < 0x7f;
+    if (text.size() + (plain ? 1 : 4) > max_excerpt) {
+      text.resize(std::min(text.size(), max_excerpt - more.size()));
+      return text.append(more);
+    }
+    if (plain) {
+      text += c;
+    } else {
+      text.append({'\\', 'x', hex[byte >> 4], hex[byte & 15]});
+    }
+  }
+  return text;
+}
+
+bool Intake::take(std::string_view line, std::string& service, TimePoint now) {
+  ++stats_.lines;
+  const std::size_t begin = line.find_first_not_of(" \t\r");
+  if (begin == std::string_view::npos) return refuse(stats_.rejected_malformed, "empty", line, service, now);
+  try {
+    return line[begin] == '[' ? take_control(line, service, now) : take_event(line, service, now);
+  } catch (const std::bad_alloc&) {
+    return refuse(stats_.rejected_no_room, "out of memory", {}, service, now);
+  }
+}
+
+bool Intake::take_event(std::string_view line, std::string_view service, TimePoint now) {
+  bool repaired = false;
+  Result<Event> event = decode_event(line, repaired);
+  if (!event) {
+    const bool malformed = event.error().code == std::errc::bad_message;
+    return refuse(malformed ? stats_.rejected_malformed : stats_.rejected_field, event.error().message, line, service, now);
+  }
+  if (event->type != EventType::span_start && event->type != EventType::span_end) {
+    return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, service, now);
+  }
+  if (repaired) ++stats_.repaired_utf8;
+  store_.apply(*std::move(event), service, now);
+  return true;
+}
+
+/// `["weir",version,{"service":…}]` or `["dropped",n]`.
+bool Intake::take_control(std::string_view line, std::string& service, TimePoint now) {
+  using nlohmann::json;
+  const auto malformed = [&](std::string_view reason) { return refuse(stats_.rejected_malformed, reason, line, service, now); };
+  if (line.size() > max_control_line) return malformed("a control line longer than 4 KiB");
+  json control = json::parse(line.begin(), line.end(), nullptr, false);
+  if (control.is_discarded()) {
+    const std::string repaired = repair_utf8(line);
+    control = json::parse(repaired.begin(), repaired.end(), nullptr, false);
+    if (control.is_discarded()) return malformed("not valid JSON");
+    ++stats_.repaired_utf8;
+  }
+  if (control.size() >= 2 && control[0] == "dropped" && control[1].is_number_unsigned()) {
+    const auto dropped = control[1].get<std::uint64_t>();
+    const std::uint64_t room = std::numeric_limits<std::uint64_t>::max() - stats_.reported_drops;
+    stats_.reported_drops += std::min(dropped, room);
+    return true;
+  }
+  if (control.size() >= 2 && control[0] == "weir" && control[1].is_number_integer()) {
+    if (control.size() < 3 || !control[2].is_object()) return true;
+    const auto name = control[2].find("service");
+    if (name != control[2].end() && name->is_string() && !name->get_ref<const std::string&>().empty()) {
+      service = service_name(name->get<std::string>());
+    }
+    return true;
+  }
+  return malformed("an unknown control line");
+}
+
+void Intake::refuse_too_long(std::string_view service, TimePoint now) {
+  ++stats_.lines;
+  refuse(stats_.rejected_too_long, "longer than max_line", {}, service, now);
+}
+
+void Intake::refuse_no_room(std::string_view service, TimePoint now) {
+  ++stats_.lines;
+  refuse(stats_.rejected_no_room, "no room for half a line (max_buffered)", {}, service, now);
+}
+
+bool Intake::refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, std::string_view service, TimePoint now) {
+  ++counter;
+  std::uint64_t suppressed = 0;
+  if (!limiter_.allow(now, suppressed)) return false;
+  const std::string excerpt = excerpt_of(line), from = excerpt_of(service), why = excerpt_of(reason);
+  const Attribute attributes[] = {{"reason", why}, {"service", from}, {"line", excerpt}, {"suppressed", suppressed}};
+  const Unlocked unlocked(held_);
+  logger_.log(Logger::Level::warning, "the collector refused a line", attributes);
+  return false;
+}
+
+}  // namespace weir::inline v0::detail

@@ -1,0 +1,89 @@
+#pragma once
+// ServeLoop: the thread in Collector::serve(). One epoll instance, non-blocking throughout; each ready connection is read
+// once per turn, 64 KiB at most, so that a flood from one delays the others by no more than that.
+//
+//   listener  armed ──at max_connections──▶ paused ──a connection ends──▶ armed
+//             armed ──out of descriptors──▶ paused ──5 ms, 10 ms, … 1 s─▶ armed
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "collect/intake.hpp"
+#include "collect/line_splitter.hpp"
+#include "net/unix_socket.hpp"
+#include "weir/collect/collector.hpp"
+
+namespace weir::inline v0::detail {
+
+/// What the serving thread changes and any thread reads.
+struct Core {
+  explicit Core(TraceStoreOptions options) : store(options) {}
+
+  std::mutex mutex;  // guards store and stats
+  /// The serving thread's hold on `mutex`; touched by that thread only. Callbacks let go of it while they run.
+  std::unique_lock<std::mutex> serving{mutex, std::defer_lock};
+  TraceStore store;
+  CollectorStats stats;
+};
+
+/// Thread-safety: Distinct objects: safe. Shared: unsafe.
+class ServeLoop {
+ public:
+  ServeLoop(net::UnixListener& listener, const net::EventFd& wake, Core& core, const CollectorOptions& options, Logger& logger);
+
+  /// Serves until `stopping` is true after a wake-up; then takes what has arrived, closes the listener and completes all traces.
+  Result<void> run(const std::function<bool()>& stopping);
+
+ private:
+  struct Connection {
+    Connection(net::Peer peer, std::string name, TimePoint now, std::size_t max_line, BufferBudget& budget)
+        : fd(std::move(peer.fd)), service(std::move(name)), lines(max_line, budget), idle_since(now) {}
+    net::Fd fd;
+    std::string service;
+    LineSplitter lines;
+    TimePoint idle_since;  // nothing of use, or half a line, since then; max(): whole lines only
+  };
+  using Connections = std::unordered_map<int, std::unique_ptr<Connection>>;
+
+  bool watch(int fd, std::uint32_t events, int operation);
+  int timeout_from(TimePoint now);
+  Result<void> accept_some(TimePoint now, int count, int& accepted);
+  void add(net::Peer peer, TimePoint now);
+  void pause_listener(TimePoint until);
+  void resume_listener();
+  /// Reads once; false when the connection has ended.
+  bool read_once(Connection& connection, std::size_t limit, TimePoint now, std::size_t& received);
+  void take_lines(Connection& connection, std::string_view data, TimePoint now);
+  void take_rest(Connection& connection, TimePoint now);
+  void close(int fd);
+  void drop_idle(TimePoint now);
+  void pass_time(TimePoint now);
+  void take_arrived(TimePoint now);
+  void note_connections();
+  void log_limited(LogLimiter& limiter, TimePoint now, Logger::Level level, std::string_view message);
+  void count_one(std::uint64_t CollectorStats::*counter);
+
+  net::UnixListener& listener_;
+  const net::EventFd& wake_;
+  Core& core_;
+  const CollectorOptions& options_;
+  Logger& logger_;
+  std::size_t max_connections_;
+  Intake intake_;
+  BufferBudget budget_;
+  net::Fd epoll_;
+  std::unique_ptr<char[]> buffer_;
+  Connections connections_;  // by descriptor
+  bool paused_ = false;
+  TimePoint resume_at_ = TimePoint::max();  // paused for want of descriptors: when to try again
+  std::chrono::milliseconds backoff_{0};
+  TimePoint next_idle_scan_ = TimePoint::min();
+  std::uint64_t seen_failed_callbacks_ = 0;
+  LogLimiter refused_log_, pause_log_, callback_log_;
+};
+
+}  // namespace weir::inline v0::detail
