@@ -115,7 +115,7 @@ int serve(int port, const std::string& db_path) {
   // 2. Who listens: a bridge that turns every operation into a span.
   weir::Root root;
   root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
-  weir::swap_root(std::move(root));
+  weir::RootScope installed{std::move(root)};
   // 3. The service.
   {
     Database db(db_path);
@@ -148,7 +148,6 @@ int serve(int port, const std::string& db_path) {
   server.listen_after_bind();
   stopper.join();
 
-  weir::swap_root(weir::Root{});
   tracer.stop();
   std::fprintf(stderr, "%s\n", to_json(tracer.stats()).dump().c_str());
   return 0;

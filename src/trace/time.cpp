@@ -91,7 +91,8 @@ Error time_error(const char* message) { return {std::make_error_code(std::errc::
 
 void detail::append_time(std::string& out, Timestamp time) {
   const auto second = std::chrono::floor<seconds>(time);
-  const auto nanos = static_cast<unsigned>((time - second).count());
+  const auto rest = time.time_since_epoch().count() % 1'000'000'000;  // not time - second: `second` may lie before the earliest time
+  const auto nanos = static_cast<unsigned>(rest < 0 ? rest + 1'000'000'000 : rest);
   const CachedSecond& cached = render_second(second.time_since_epoch().count());
   char text[sizeof cached.text + 11];
   std::memcpy(text, cached.text, sizeof cached.text);

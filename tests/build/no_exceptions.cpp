@@ -8,6 +8,9 @@
 #include "weir/core/result.hpp"
 #include "weir/core/stop.hpp"
 #include "weir/core/version.hpp"
+#include "weir/operation/observe.hpp"
+#include "weir/operation/operation.hpp"
+#include "weir/operation/wrap.hpp"
 #include "weir/trace/sender.hpp"
 
 // Templates are only checked where they are used.
@@ -22,4 +25,23 @@ int use(const weir::Result<int>& result) {
   weir::ContextScope scope(weir::Context::current());
   weir::stderr_logger().log(weir::Logger::Level::debug, weir::TraceId{}.hex());
   return weir::Context::current().wrap([&] { return result.value_or(stop.request_stop() ? 1 : 0); })();
+}
+
+struct Work {
+  struct Args {
+    int size;
+  };
+  struct Result {
+    int done = 0;
+  };
+};
+
+int operate() {
+  weir::Root root;
+  int seen = 0;
+  root.on_finish<Work>([&seen](const Work::Result& result) { seen = result.done; });
+  const auto handle = weir::start<Work>(weir::under(root), {1});
+  weir::Op<Work> work{weir::under(root), {1}};
+  work.finish({2});
+  return seen;
 }

@@ -279,6 +279,19 @@ class Root {
 /// root; running ones keep the old one alive and hearing. swap_root(Root{}) silences. Thread-safety: safe.
 Root swap_root(Root root);
 
+/// Installs a root until the end of the scope, then the previous one again. What a main() does after making what its
+/// listeners refer to.
+class [[nodiscard]] RootScope {
+ public:
+  explicit RootScope(Root root) : previous_(swap_root(std::move(root))) {}
+  ~RootScope() { swap_root(std::move(previous_)); }
+  RootScope(const RootScope&) = delete;
+  RootScope& operator=(const RootScope&) = delete;
+
+ private:
+  Root previous_;
+};
+
 /// Emissions that were refused because they nested more than 16 deep on one thread, in this process so far.
 std::uint64_t refused_emissions() noexcept;
 

@@ -1,0 +1,37 @@
+// Wraps one call of a program in an operation; the collector shows it as a span.
+//
+//   script/weir collect &      script/build && build/release/examples/wrap_a_call
+
+#include <memory>
+#include <numeric>
+#include <vector>
+#include <weir/bridge/operations_to_spans.hpp>
+#include <weir/operation/wrap.hpp>
+#include <weir/trace/socket_sender.hpp>
+
+// 1. Describe the call: what goes in, what comes out. describe() is optional; it becomes the attributes.
+struct SumNumbers {
+  struct Args {
+    std::size_t count;
+    void describe(weir::AttributeSink& sink) const { sink.set("count", count); }
+  };
+  struct Result {
+    long sum = 0;
+    void describe(weir::AttributeSink& sink) const { sink.set("sum", sum); }
+  };
+};
+
+// 2. Wrap it.
+long sum(const std::vector<int>& numbers) {
+  return weir::wrap<SumNumbers>({numbers.size()}, [&] { return SumNumbers::Result{std::accumulate(numbers.begin(), numbers.end(), 0L)}; }).sum;
+}
+
+// 3. Wire it, once: spans go to the collector, and every operation becomes a span.
+int main() {
+  weir::Tracer tracer{weir::SocketSender{}, {.service_name = "adder"}};
+  weir::Root root;
+  root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
+  weir::RootScope installed{std::move(root)};
+
+  return sum(std::vector<int>(1000, 7)) == 7000 ? 0 : 1;
+}

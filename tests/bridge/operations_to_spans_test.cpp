@@ -1,0 +1,201 @@
+#include "weir/bridge/operations_to_spans.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "weir/operation/wrap.hpp"
+#include "weir/trace/in_memory_sender.hpp"
+
+using namespace weir;
+
+namespace {
+
+struct Request {
+  static constexpr std::string_view name = "http.request";
+  static constexpr SpanKind kind = SpanKind::http;
+  struct Args {
+    std::string_view method, route;
+    std::string title() const { return std::string(method) + " " + std::string(route); }
+    void describe(AttributeSink& sink) const { sink.set("method", method); }
+  };
+  struct Result {
+    int status = 0;
+    void describe(AttributeSink& sink) const { sink.set("status", status); }
+  };
+};
+
+struct Query {
+  static constexpr SpanKind kind = SpanKind::sql;
+  struct Args {
+    std::string_view statement;
+  };
+  struct Result {};
+};
+
+struct Unending {  // its Result cannot be made up
+  struct Args {};
+  struct Result {
+    explicit Result(int) {}
+    void describe(AttributeSink& sink) const { sink.set("result", true); }
+  };
+};
+
+/// A tracer into memory, and a root with the bridge installed.
+class Bridged {
+ public:
+  Bridged() : tracer(sink, {.service_name = "test"}), installed_(make_root()) {}
+
+  std::vector<Span> spans() { return sink.spans(); }
+  Span span(std::string_view name) {
+    const auto all = spans();
+    const auto found = std::find_if(all.begin(), all.end(), [&](const Span& s) { return s.name == name; });
+    REQUIRE(found != all.end());
+    return *found;
+  }
+
+  InMemorySender sink;
+  Tracer tracer;
+
+ private:
+  Root make_root() {
+    Root root;
+    root.observe(std::make_shared<OperationsToSpans>(tracer));
+    return root;
+  }
+  RootScope installed_;
+};
+
+}  // namespace
+
+TEST_CASE("an operation becomes a span with the title, kind and attributes its type gives") {
+  Bridged bridged;
+  {
+    Op<Request> request{{"GET", "/orders"}};
+    request.finish({.status = 200});
+  }
+  REQUIRE(bridged.spans().size() == 1);
+  const Span span = bridged.spans()[0];
+  CHECK(span.name == "GET /orders");
+  CHECK(span.kind == SpanKind::http);
+  CHECK(span.parent_id.empty());
+  CHECK(span.attrs == StringAttributes{{"method", "GET"}, {"status", "200"}});
+  CHECK(span.end_time >= span.start_time);
+}
+
+TEST_CASE("without a title the operation's name is the span's") {
+  Bridged bridged;
+  { Op<Query> query{{"select 1"}}; }
+  CHECK(bridged.spans()[0].name == "Query");
+}
+
+TEST_CASE("nested operations and spans entered by hand form one tree") {
+  Bridged bridged;
+  {
+    Op<Request> request{{"GET", "/"}};
+    ScopedSpan render = bridged.tracer.enter("render");
+    { Op<Query> query{{"select 1"}}; }
+  }
+  const Span request = bridged.span("GET /"), render = bridged.span("render"), query = bridged.span("Query");
+  CHECK(render.parent_id == request.id);
+  CHECK(query.parent_id == render.id);
+  CHECK(query.trace_id == request.trace_id);
+  CHECK_FALSE(Context::current().valid());
+}
+
+TEST_CASE("an operation without a result is a span all the same") {
+  Bridged bridged;
+  { Op<Unending> operation{{}}; }
+  REQUIRE(bridged.spans().size() == 1);
+  CHECK(bridged.spans()[0].attrs.empty());
+}
+
+TEST_CASE("an operation left by an exception is a failed span") {
+  Bridged bridged;
+  CHECK_THROWS_AS(wrap<Query>({"select 1"}, []() -> Query::Result { throw std::runtime_error("no"); }), std::runtime_error);
+  CHECK(bridged.spans()[0].failed());
+  CHECK_FALSE(Context::current().valid());
+}
+
+TEST_CASE("an operation under an explicit parent is its child, on whatever thread it runs") {
+  Bridged bridged;
+  {
+    Op<Request> request{{"GET", "/"}};
+    std::thread([&] {
+      Op<Query> query{under(request), {"select 1"}};
+      CHECK_FALSE(Context::current().valid());
+    }).join();
+  }
+  CHECK(bridged.span("Query").parent_id == bridged.span("GET /").id);
+}
+
+TEST_CASE("a shared operation that is made current is the parent of what runs in its scope") {
+  Bridged bridged;
+  {
+    Handle<Request> request = start<Request>({"GET", "/async"});
+    CHECK_FALSE(Context::current().valid());
+    std::thread([request] {
+      OperationScope scope(*request);
+      { Op<Query> query{{"select 1"}}; }
+      request->finish({.status = 204});
+    }).join();
+  }
+  const Span request = bridged.span("GET /async");
+  CHECK(bridged.span("Query").parent_id == request.id);
+  CHECK(request.attrs.at("status") == "204");
+}
+
+TEST_CASE("a parentless operation joins the trace of the ambient context") {
+  Bridged bridged;
+  const Context remote(TraceId{1, 2}, SpanId{3});
+  {
+    ContextScope scope(remote);
+    { Op<Request> request{{"GET", "/"}}; }
+    CHECK(Context::current() == remote);
+  }
+  const Span span = bridged.spans()[0];
+  CHECK(span.trace_id == remote.trace_id().hex());
+  CHECK(span.parent_id == remote.span_id().hex());
+}
+
+TEST_CASE("operations that finish out of order leave the nearest open one ambient") {
+  Bridged bridged;
+  {
+    Op<Request> outer{{"GET", "/outer"}};
+    const Context outer_context = Context::current();
+    Op<Request> middle{{"GET", "/middle"}};
+    Op<Query> inner{{"select 1"}};
+    middle.finish({});
+    inner.finish({});
+    CHECK(Context::current() == outer_context);
+    { Op<Query> after{{"select 2"}}; }
+  }
+  CHECK_FALSE(Context::current().valid());
+  const auto spans = bridged.spans();
+  CHECK(std::count_if(spans.begin(), spans.end(), [&](const Span& s) { return s.parent_id == bridged.span("GET /outer").id; }) == 2);
+}
+
+TEST_CASE("an operation finished by another thread gives its thread the ambient context back when it is destroyed") {
+  Bridged bridged;
+  {
+    Op<Request> request{{"GET", "/"}};
+    std::thread([&] { request.finish({.status = 500}); }).join();
+  }
+  CHECK_FALSE(Context::current().valid());
+  CHECK(bridged.spans()[0].attrs.at("status") == "500");
+}
+
+TEST_CASE("what is not sampled is not recorded, and neither is anything below it") {
+  Bridged bridged;
+  {
+    ContextScope scope(Context(TraceId{1, 2}, SpanId{3}, false));
+    Op<Request> request{{"GET", "/"}};
+    Op<Query> query{{"select 1"}};
+  }
+  CHECK(bridged.spans().empty());
+}
