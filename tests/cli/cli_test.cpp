@@ -195,6 +195,16 @@ TEST_CASE("collect prints trees, ends on a signal with exit 0, its counters as J
   CHECK(std::filesystem::is_empty(place.dir / "weir"));
 }
 
+TEST_CASE("allowed users widen both sockets") {
+  Place place;
+  auto collector = place.collect({"--allow-uid", "65533", "--allow-uid", "65532"});
+  for (const std::string& path : {place.socket(), place.view_socket()}) {
+    struct stat status {};
+    REQUIRE(::stat(path.c_str(), &status) == 0);
+    CHECK((status.st_mode & 0777) == 0666);
+  }
+}
+
 TEST_CASE("collect prints a trace as soon as it has settled") {
   Place place;
   auto collector = place.collect({"--settle", "1ms"});
