@@ -126,7 +126,7 @@ int dispatch(std::vector<std::string> arguments) {
     command.insert(command.end(), behind.begin(), behind.end());
     if (separated && !run.parsed()) throw CLI::ExtrasError({"--"});
     if (run.parsed()) {
-      if (command.empty()) throw CLI::RequiredError("A command behind --");
+      if (command.empty()) throw CLI::RequiredError("A command, as in weir run -- COMMAND,");
       if (command.front().starts_with('-') && !run.remaining().empty()) throw CLI::ExtrasError({command.front()});
     }
   } catch (const CLI::ParseError& error) {

@@ -4,9 +4,9 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "cli/commands.hpp"
@@ -20,11 +20,18 @@ namespace {
 
 constexpr int exit_not_executable = 126, exit_not_found = 127;  // as shells have it
 
-/// Starts the command with WEIR_SOCKET set. Requires: no other thread yet. Error: the exec failed, with its errno.
+/// Starts the command with WEIR_SOCKET set. Error: the exec failed, with its errno.
 Result<pid_t> start(const std::vector<std::string>& command, const std::string& socket, const Signals& signals) {
   std::vector<char*> arguments;
   for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
+  // All memory is had before the fork: other threads run.
+  std::string variable = "WEIR_SOCKET=" + socket;
+  std::vector<char*> environment{variable.data()};
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    if (!std::string_view(*entry).starts_with("WEIR_SOCKET=")) environment.push_back(*entry);
+  }
+  environment.push_back(nullptr);
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return system_error(errno, "cannot start '" + command.front() + "'");
   const net::Fd read_end(ends[0]);
@@ -33,7 +40,7 @@ Result<pid_t> start(const std::vector<std::string>& command, const std::string& 
   if (child < 0) return system_error(errno, "cannot start '" + command.front() + "'");
   if (child == 0) {
     signals.restore();
-    if (::setenv("WEIR_SOCKET", socket.c_str(), 1) == 0) ::execvp(arguments[0], arguments.data());
+    ::execvpe(arguments[0], arguments.data(), environment.data());
     const int error = errno;
     (void)!::write(write_end.get(), &error, sizeof error);
     ::_exit(exit_not_found);
@@ -56,6 +63,10 @@ class Child {
   void signal(int number) {
     std::lock_guard lock(mutex_);
     if (pid_) ::kill(*pid_, number);
+  }
+  bool ended() {
+    std::lock_guard lock(mutex_);
+    return !pid_;
   }
 
   /// Waits for its end; the exit code to pass on.
@@ -107,7 +118,9 @@ int run(const CollectSettings& given, const std::vector<std::string>& command) {
   Child child(*pid);
   StopSource stop;
   // The terminal signals the command itself; what was sent to us alone is passed on. The command decides when it ends.
+  // Once it has, a signal means us, who may be waiting for the reader of stderr.
   SignalThread on_signal(*signals, std::move(*end), [&](int number, bool sent) {
+    if (child.ended()) ::_exit(128 + number);
     if (sent) child.signal(number);
   });
   Result<void> served;

@@ -96,11 +96,8 @@ bool pause(const StopToken& stop, std::chrono::milliseconds time) {
 }  // namespace
 
 int view(const ViewSettings& settings) {
-  Result<Signals> signals = Signals::block({SIGTERM});  // the question which session to view is left with ^C, too
-  if (!signals) return say(signals.error().message), exit_failed;
   std::string path = settings.view_socket;
   bool waiting = false;
-  Error problem;
   if (path.empty()) {
     Result<std::string> found = find_session();
     if (found) {
@@ -113,7 +110,7 @@ int view(const ViewSettings& settings) {
   }
   const bool any = settings.view_socket.empty();  // with --follow: whichever session comes
 
-  signals = Signals::block({SIGINT, SIGTERM, SIGHUP});
+  Result<Signals> signals = Signals::block({SIGINT, SIGTERM, SIGHUP});
   if (!signals) return say(signals.error().message), exit_failed;
   Result<net::EventFd> end = net::EventFd::create();
   if (!end) return say(end.error().message), exit_failed;

@@ -51,6 +51,33 @@ struct Client {
   SteadyClock::time_point progress{};  // when it last accepted a byte, or the first line came to wait
 };
 
+/// The span's line without its children; nothing when it is longer than `limit`, or memory is short.
+Line line_of(const Span& span, std::size_t limit) {
+  try {
+    std::string text;
+    if (span.children.empty()) {
+      text = to_json(span);
+    } else {
+      text = to_json(Span{span.id, span.trace_id, span.parent_id, span.name, span.kind, span.start_time, span.end_time, span.attrs, {}});
+    }
+    text += '\n';
+    return text.size() <= limit ? std::make_shared<const std::string>(std::move(text)) : nullptr;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+/// False when memory is short.
+bool push(Client& client, const Line& line) {
+  try {
+    client.queue.push_back({line, 0});
+    client.bytes += line->size();
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 std::string ViewServerStats::to_json() const {
@@ -104,6 +131,13 @@ struct ViewServer::Impl {
   /// Puts the news of dropped lines where they were: behind what is half sent. Requires: mutex held, nothing being sent.
   static void tell_dropped(Client& client) {
     if (client.untold == 0) return;
+    try {
+      insert_notice(client);
+    } catch (const std::bad_alloc&) {  // it is told later
+    }
+  }
+
+  static void insert_notice(Client& client) {
     auto notice = std::make_shared<const std::string>("[\"dropped\"," + std::to_string(client.untold) + "]\n");
     client.bytes += notice->size();  // over the bound by one short line
     client.queue.insert(client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned), Entry{std::move(notice), client.untold});
@@ -332,9 +366,12 @@ Result<void> ViewServer::serve(const StopToken& stop) {
     }
     impl.serving = true;
   }
-  {
+  Result<void> result;
+  try {
     StopCallback wake(stop, [&impl] { impl.event->wake(); });
     impl.serve_until(stop);
+  } catch (const std::bad_alloc&) {
+    result = Error{std::make_error_code(std::errc::not_enough_memory), "stopped serving '" + impl.path + "': out of memory"};
   }
   {
     std::lock_guard lock(impl.mutex);
@@ -344,7 +381,7 @@ Result<void> ViewServer::serve(const StopToken& stop) {
   std::lock_guard lock(impl.mutex);
   impl.serving = false;
   impl.serve_ended.notify_all();
-  return {};
+  return result;
 }
 
 Result<void> ViewServer::start(const StopToken& stop) {
@@ -360,30 +397,19 @@ void ViewServer::broadcast(const Span& span) {
     ++impl.counters.broadcast;
     if (impl.clients.empty()) return;
   }
-  std::string text;
-  if (span.children.empty()) {
-    text = to_json(span);
-  } else {
-    Span alone{span.id, span.trace_id, span.parent_id, span.name, span.kind, span.start_time, span.end_time, span.attrs, {}};
-    text = to_json(alone);
-  }
-  text += '\n';
-  const bool too_long = text.size() > std::min(max_line, impl.options.max_queued_bytes);
-  const Line line = std::make_shared<const std::string>(std::move(text));
+  const Line line = line_of(span, std::min(max_line, impl.options.max_queued_bytes));
   bool wake = false;
   {
     std::lock_guard lock(impl.mutex);
     if (impl.closed) return;
     for (Client& client : impl.clients) {
       ++impl.counters.queued;
-      if (too_long) {
+      if (!line || !push(client, line)) {
         ++impl.counters.dropped;
         ++client.untold;
         continue;
       }
       ++impl.counters.waiting;
-      client.queue.push_back({line, 0});
-      client.bytes += line->size();
       impl.drop_oldest(client);
     }
     wake = !std::exchange(impl.wake_sent, true);
