@@ -214,7 +214,9 @@ class Handle {
     std::swap(op_, other.op_);
     return *this;
   }
-  ~Handle() noexcept(false);
+  /// The finish listeners that the last handle runs must not call pthread_exit (a std::thread can only carry what is
+  /// destroyed without exceptions). Cancellation waits until they have run.
+  ~Handle();
 
   Op<T>& operator*() const noexcept { return *op_; }
   Op<T>* operator->() const noexcept { return op_; }

@@ -11,6 +11,10 @@
 #include "weir/operation/detail/errors.hpp"
 #include "weir/operation/detail/roots.hpp"
 
+#if !defined(NDEBUG) && !defined(WEIR_CHECK_LIFETIMES)
+#define WEIR_CHECK_LIFETIMES 1
+#endif
+
 namespace weir::inline v0::detail {
 
 /// A listener that was removed inside a listener.
@@ -479,6 +483,7 @@ struct Dispatch {
           Operation* node;
           ~Rest() noexcept(false) { release_shared(node); }
         } rest{node};
+        NoCancellation no_cancellation;
         node->info_->finish(node);
         rest.node = nullptr;
         continue;

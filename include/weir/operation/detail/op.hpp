@@ -3,10 +3,6 @@
 
 #include "weir/operation/detail/dispatch.hpp"
 
-#if !defined(NDEBUG) && !defined(WEIR_CHECK_LIFETIMES)
-#define WEIR_CHECK_LIFETIMES 1
-#endif
-
 namespace weir::inline v0 {
 
 namespace detail {
@@ -299,7 +295,7 @@ Handle<T>::Handle(const Handle& other) noexcept : op_(other.op_) {
   if (op_ != nullptr) op_->references_.fetch_add(1, std::memory_order_relaxed);
 }
 template <class T>
-Handle<T>::~Handle() noexcept(false) {
+Handle<T>::~Handle() {
   detail::Dispatch::release_shared(op_);
 }
 

@@ -111,17 +111,27 @@ inline bool register_membarrier() { return false; }
 [[gnu::noinline, gnu::cold]] inline void heavy_barrier() { __sync_synchronize(); }
 #endif
 
-/// Lets the others run. Never a cancellation point: it is called from destructors.
+/// For what runs in destructors: puts the thread's cancellation off.
+class NoCancellation {
+ public:
+  NoCancellation() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+  ~NoCancellation() { pthread_setcancelstate(before_, nullptr); }
+  NoCancellation(const NoCancellation&) = delete;
+  NoCancellation& operator=(const NoCancellation&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+/// Lets the others run.
 [[gnu::noinline, gnu::cold]] inline void pause(unsigned round) {
   if (round < 100) {
     sched_yield();
     return;
   }
-  int cancel_state = 0;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+  NoCancellation no_cancellation;
   const timespec time{0, 50'000};
   nanosleep(&time, nullptr);
-  pthread_setcancelstate(cancel_state, nullptr);
 }
 
 /// Held briefly, never while a listener runs.
