@@ -96,25 +96,36 @@ class Context {
   bool sampled_ = true;
 };
 
+namespace detail {
+
+inline void set_ambient(const Context& context) noexcept {
+  thread_state.trace = context.trace_id();
+  thread_state.span = context.span_id();
+  thread_state.sampled = context.sampled();
+}
+
+/// Moves the ambient context from `span`, which ends, back to `previous`. If it is not the ambient one (what began under it
+/// is still open), that is noted for whoever comes back to it.
+inline void leave_ambient(SpanId span, const Context& previous) noexcept {
+  if (thread_state.span != span) return note_ended(thread_state, span, previous.trace_id(), previous.span_id());
+  set_ambient(previous);
+  if (thread_state.ended_count != 0) skip_ended(thread_state);
+}
+
+}  // namespace detail
+
 /// Makes `context` the calling thread's ambient one until the end of the scope. Must end on the thread it began on.
 class [[nodiscard]] ContextScope {
  public:
-  explicit ContextScope(const Context& context) noexcept : previous_(Context::current()) { set(context); }
+  explicit ContextScope(const Context& context) noexcept : previous_(Context::current()) { detail::set_ambient(context); }
   ~ContextScope() {
-    set(previous_);
+    detail::set_ambient(previous_);
     if (detail::thread_state.ended_count != 0) detail::skip_ended(detail::thread_state);
   }
   ContextScope(const ContextScope&) = delete;
   ContextScope& operator=(const ContextScope&) = delete;
 
  private:
-  static void set(const Context& context) noexcept {
-    detail::ThreadState& thread = detail::thread_state;
-    thread.trace = context.trace_id();
-    thread.span = context.span_id();
-    thread.sampled = context.sampled();
-  }
-
   Context previous_;
 };
 

@@ -41,6 +41,8 @@ class Handle;
 namespace detail {
 struct OperationInfo;
 struct Dispatch;
+template <class T>
+constexpr OperationInfo make_operation_info();
 }  // namespace detail
 
 /// A node of the tree without its type. Thread-safety: shared: safe, as long as it lives.
@@ -121,7 +123,7 @@ class Operation {
   std::atomic<bool> touched_{false};         // another thread has run or registered listeners of this stack operation
   std::atomic<bool> foreign_finish_{false};  // another thread tries to finish it
   std::uint8_t locked_flags_ = 0;            // guarded by the home slot's lock
-  static constexpr std::uint8_t foreign_won = 1, listed = 2;
+  static constexpr std::uint8_t foreign_won = 1, listed = 2, foreign_done = 4;
   bool counted_ = false;  // counts as a user of the root above it
   bool implicit_ = false;
   bool holds_parent_ = false;  // has a reference on a shared parent
@@ -135,9 +137,9 @@ class Operation {
   detail::Slot* home_;      // roots and shared operations: the slot that made it, whose lock guards its listeners
   Operation* listed_next_;  // in the home slot's list of nodes with listeners
   Operation** listed_link_;
-  std::uint64_t serial_;                     // which listing of the home slot this is
-  std::atomic<std::uint32_t> references_;    // shared operations
-  const detail::OperationInfo* last_child_;  // debug builds
+  std::uint64_t serial_;                                  // which listing of the home slot this is
+  std::atomic<std::uint32_t> references_;                 // shared operations
+  std::atomic<const detail::OperationInfo*> last_child_;  // debug builds
 };
 
 /// Names an explicit parent: other threads, callbacks, coroutines. The operation then leaves the thread's current one alone.
@@ -186,11 +188,16 @@ class Op : public Operation {
  private:
   friend struct detail::Dispatch;
   template <class U>
+  friend constexpr detail::OperationInfo detail::make_operation_info();
+  template <class U>
   friend Handle<U> start_under(Operation*, const typename U::Args&, U);
   struct SharedTag {};
   Op(SharedTag, Operation* parent, T state) noexcept;
   void begin(const Args& args, detail::Slot* me);
   void finish_with(const Result* result);
+  void finish_by_itself();
+  void abandon();
+  static void finish_shared(Operation* operation) { static_cast<Op*>(operation)->finish_by_itself(); }
 
   [[no_unique_address]] T value_;
 };
@@ -207,6 +214,8 @@ class Handle {
     std::swap(op_, other.op_);
     return *this;
   }
+  /// The finish listeners that the last handle runs must not call pthread_exit (a std::thread can only carry what is
+  /// destroyed without exceptions). Cancellation waits until they have run.
   ~Handle();
 
   Op<T>& operator*() const noexcept { return *op_; }
@@ -249,7 +258,8 @@ class Root {
   Root();
   Root(Root&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
   Root& operator=(Root&& other) noexcept {
-    std::swap(node_, other.node_);
+    Root replaced(std::move(*this));
+    node_ = std::exchange(other.node_, nullptr);
     return *this;
   }
   ~Root();

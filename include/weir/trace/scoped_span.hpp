@@ -46,7 +46,7 @@ class ScopedSpan {
 
   /// Copies key and value. The last value of a key counts. Beyond the tracer's limits attributes are left out and strings
   /// cut (both are counted). Nothing happens after end().
-  void set(Name key, AttributeValue value) noexcept;
+  [[gnu::always_inline]] void set(Name key, AttributeValue value) noexcept;
   /// Marks the span as failed: the attributes error = true and error.message = `message`.
   void fail(std::string_view message) noexcept {
     set("error", true);
@@ -72,8 +72,9 @@ class ScopedSpan {
 
   void begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, const Name& name, SpanKind kind) noexcept;
   void decline(const Context& parent) noexcept;
-  void put(std::uint32_t key, const AttributeValue& value) noexcept;
-  void put_slowly(std::uint32_t key, AttributeValue value) noexcept;
+  void put_text(std::uint32_t key, std::string_view text) noexcept;
+  void put_word(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept;
+  bool make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept;
   bool make_room(std::size_t bytes) noexcept;
   void merge_equal_keys() noexcept;
   bool write(detail::ThreadRing& ring) noexcept;

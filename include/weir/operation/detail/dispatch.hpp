@@ -11,6 +11,10 @@
 #include "weir/operation/detail/errors.hpp"
 #include "weir/operation/detail/roots.hpp"
 
+#if !defined(NDEBUG) && !defined(WEIR_CHECK_LIFETIMES)
+#define WEIR_CHECK_LIFETIMES 1
+#endif
+
 namespace weir::inline v0::detail {
 
 /// A listener that was removed inside a listener.
@@ -21,6 +25,12 @@ struct Retired {
   const Operation* node;
   Slot* home;
   Retired* next;
+};
+
+/// A finish that is destroying the listeners it dropped: their destructors may call finish() again.
+struct Dropping {
+  const Operation* node;
+  const Dropping* outer;
 };
 
 struct Dispatch {
@@ -126,13 +136,17 @@ struct Dispatch {
 
   // ---- registration
 
-  /// The lane of `node` to append to, made if need be; nullptr without memory. `add` holds the home slot's lock.
+  /// The lane of `node` to append to, made if need be; nullptr without memory. `add` holds the home slot's lock. Listeners
+  /// and observers of one node run in the order of registration, so that either end the other's lanes.
   [[gnu::noinline]] static Lane* lane_for(Operation& node, EventType* type) {
     Lane* last = nullptr;
     Lane* mine = nullptr;
     for (Lane* lane = node.lanes_.load(std::memory_order_relaxed); lane != nullptr; lane = lane->next.load(std::memory_order_relaxed)) {
       last = lane;
-      if (lane->type == type) mine = lane;
+      if (lane->type == type)
+        mine = lane;
+      else if (lane->type == &process_state.observers || type == &process_state.observers)
+        mine = nullptr;
     }
     if (mine != nullptr && mine->count.load(std::memory_order_relaxed) < mine->capacity) return mine;
     const std::uint32_t capacity = mine == nullptr ? Lane::first_capacity : mine->capacity * 2;
@@ -159,26 +173,22 @@ struct Dispatch {
 
   template <class F>
   static Listener add(Operation& node, EventType* type, Entry::Call call, F&& f) {
-    using Stored = std::remove_cvref_t<F>;
+    using Stored = std::decay_t<F>;
     Slot* const me = this_slot();
     Slot* const home = home_of(node);
     if (!type->listened.load(std::memory_order_relaxed)) type->listened.store(true, std::memory_order_relaxed);
-    Stored* large = nullptr;
-    if constexpr (!Closure<Stored>::inside) large = new Stored(std::forward<F>(f));
     Listener handle;
+    Made<Stored> made(std::forward<F>(f));  // before the lock, and if refused destroyed after it: this is the caller's code
+    if (!made.valid()) return handle;
+    if (node.owner_ == home && home != me) [[unlikely]]
+      touch(node);
     {
       SlotLock lock(*home);
-      Lane* lane = node.finished() ? nullptr : lane_for(node, type);
-      if (lane == nullptr) {
-        if constexpr (!Closure<Stored>::inside) delete large;
-        return handle;
-      }
+      Lane* lane = node.state_.load(std::memory_order_seq_cst) != Operation::live ? nullptr : lane_for(node, type);
+      if (lane == nullptr) return handle;
       const std::uint32_t index = lane->count.load(std::memory_order_relaxed);
       Entry* entry = new (&lane->entries()[index]) Entry;
-      if constexpr (Closure<Stored>::inside)
-        new (entry->closure) Stored(std::forward<F>(f));
-      else
-        new (entry->closure) Stored*(large);
+      made.move_to(entry);
       entry->call.store(call, std::memory_order_relaxed);
       constexpr bool trivial = Closure<Stored>::inside && std::is_trivially_destructible_v<Stored>;
       Stamp* stamp = new (&lane->stamps()[index]) Stamp{me, ++me->registrations, trivial ? nullptr : &Closure<Stored>::destroy, false};
@@ -190,17 +200,15 @@ struct Dispatch {
       handle.entry_ = entry;
       handle.by_ = me;
       handle.number_ = stamp->number;
-      if (node.owner_ == home && home != me) [[unlikely]]
-        touch(node, entry);
     }
     return handle;
   }
 
-  /// Another thread's stack operation got a listener: its owner must learn of it, or we that it is finishing.
-  [[gnu::noinline, gnu::cold]] static void touch(Operation& node, Entry* entry) {
+  /// Another thread's stack operation is about to get a listener: either its finish will learn of it, or we see that it is
+  /// finishing, before anybody can run the listener.
+  [[gnu::noinline, gnu::cold]] static void touch(Operation& node) {
     node.touched_.store(true, std::memory_order_seq_cst);
     heavy_barrier();
-    if (node.finished()) entry->call.store(removed_listener, std::memory_order_release);
   }
 
   // ---- removal
@@ -233,7 +241,7 @@ struct Dispatch {
       if (lane == nullptr) return false;
       Stamp& stamp = lane->stamps()[listener.entry_ - lane->entries()];
       if (stamp.by != listener.by_ || stamp.number != listener.number_ || stamp.removed) return false;
-      listener.entry_->call.store(removed_listener, std::memory_order_release);
+      listener.entry_->call.store(removed_listener, std::memory_order_seq_cst);  // before the look at touched_ below
       stamp.removed = true;
       retired.lane = lane;
       retired.destroy = std::exchange(stamp.destroy, nullptr);
@@ -295,21 +303,31 @@ struct Dispatch {
     return lanes;
   }
 
-  /// The operation has listeners, or another thread has been there.
+  /// Completes the finish of an operation that has listeners, that another thread has been at, or that is not ours.
   [[gnu::noinline]] static void drop(Operation& node, Slot* me) {
     Slot* const home = home_of(node);
     Lane* lanes = detach(node, home);
-    const bool foreign = node.owner_ == home && home != me;
+    const bool shared = node.owner_ == no_thread;
+    const bool foreign = !shared && home != me;
     if (foreign) heavy_barrier();
     const bool others = foreign || node.touched_.load(std::memory_order_seq_cst);
     if (me->depth == 0) {
       if (others) wait_until_left(me, &node);
-      destroy_lanes(lanes, home);
     } else if (!nobody_runs(&node)) {
-      node.zombies_ = lanes;
+      node.zombies_ = std::exchange(lanes, nullptr);
       node.extras_ |= Operation::has_zombies;
+    }
+    const Dropping dropping{&node, me->dropping};
+    me->dropping = &dropping;
+    destroy_lanes(lanes, home);
+    me->dropping = dropping.outer;
+    if (foreign) {
+      SlotLock lock(*home);
+      node.locked_flags_ |= Operation::foreign_done;
+      node.state_.store(Operation::done, std::memory_order_release);  // from here on its owner may destroy it
     } else {
-      destroy_lanes(lanes, home);
+      node.state_.store(Operation::done, std::memory_order_release);
+      if (shared) release_shared(&node);
     }
   }
 
@@ -335,6 +353,8 @@ struct Dispatch {
     {
       SlotLock lock(*me);
       lost = (node.locked_flags_ & Operation::foreign_won) != 0;
+      // The other one may have been done before we overwrote its state.
+      if ((node.locked_flags_ & Operation::foreign_done) != 0) node.state_.store(Operation::done, std::memory_order_release);
     }
     return lost ? lose(node, me) : true;
   }
@@ -342,8 +362,9 @@ struct Dispatch {
   [[gnu::noinline, gnu::cold]] static bool claim_foreign(Operation& node, Slot* me) {
     if (node.owner_ == no_thread) {
       std::uint8_t expected = Operation::live;
-      if (node.state_.compare_exchange_strong(expected, Operation::finishing, std::memory_order_acq_rel)) return true;
-      return lose(node, me);
+      if (!node.state_.compare_exchange_strong(expected, Operation::finishing, std::memory_order_acq_rel)) return lose(node, me);
+      node.references_.fetch_add(1, std::memory_order_relaxed);  // its listeners may let go of the last reference
+      return true;
     }
     {
       SlotLock lock(*node.owner_);
@@ -361,8 +382,11 @@ struct Dispatch {
   }
 
   [[gnu::noinline, gnu::cold]] static bool lose(Operation& node, Slot* me) {
-    if (me->depth == 0)
-      while (node.state_.load(std::memory_order_acquire) != Operation::done) sched_yield();
+    if (me->depth != 0) return false;
+    for (const Dropping* d = me->dropping; d != nullptr; d = d->outer)
+      if (d->node == &node) return false;
+    for (unsigned round = 0; node.state_.load(std::memory_order_acquire) != Operation::done; ++round) pause(round);
+    if ((node.extras_ & Operation::has_zombies) != 0) wait_until_left(me, &node);  // a finish inside a listener did not
     return false;
   }
 
@@ -387,7 +411,7 @@ struct Dispatch {
     leave(node, me);
     if (node.lanes_.load(std::memory_order_relaxed) != nullptr || node.touched_.load(std::memory_order_seq_cst) || node.owner_ != me)
         [[unlikely]]
-      drop(node, me);
+      return drop(node, me);
     node.state_.store(Operation::done, std::memory_order_release);
   }
 
@@ -405,7 +429,7 @@ struct Dispatch {
     } else {
 #if WEIR_CHECK_LIFETIMES
       parent->children_.fetch_add(1, std::memory_order_relaxed);
-      parent->last_child_ = node.info_;
+      parent->last_child_.store(node.info_, std::memory_order_relaxed);
       node.extras_ |= Operation::counted_in_parent;
 #endif
     }
@@ -425,38 +449,45 @@ struct Dispatch {
     if (node.children_.load(std::memory_order_relaxed) != 0) abort_outlived(node);
 #endif
     if (node.extras_ != 0) [[unlikely]]
-      clean_up(node);
+      clean_up(node, me);
     if (node.counted_)
       release_root(me, static_cast<RootNode*>(node.parent_));
     else if (node.holds_parent_) [[unlikely]]
       release_shared(node.parent_);
   }
 
-  /// Undoes what a constructor did before a start listener left by pthread_exit.
-  [[gnu::noinline, gnu::cold]] static void abandon(Operation& node, Slot* me) {
-    if (node.owner_ == no_thread) return;  // its handle ends it
-    node.state_.store(Operation::done, std::memory_order_release);
-    if (me->current == &node) leave(node, me);
-    end(node, me);
-  }
-
   /// Waits for a finish by another thread, so that the node may go. (In one of its own finish listeners: nothing to wait for.)
   [[gnu::noinline, gnu::cold]] static void await_foreign_finish(Operation& node, Slot* me) {
-    while (node.state_.load(std::memory_order_acquire) != Operation::done && !me->runs(&node)) sched_yield();
+    for (unsigned round = 0; node.state_.load(std::memory_order_acquire) != Operation::done && !me->runs(&node); ++round) pause(round);
   }
 
   /// What an operation leaves behind besides its listeners.
-  [[gnu::noinline, gnu::cold]] static void clean_up(Operation& node) {
-    if ((node.extras_ & Operation::has_zombies) != 0) destroy_lanes(node.zombies_, home_of(node));
+  [[gnu::noinline, gnu::cold]] static void clean_up(Operation& node, Slot* me) {
+    if ((node.extras_ & Operation::has_zombies) != 0) {
+      if (me->depth == 0) wait_until_left(me, &node);
+      destroy_lanes(node.zombies_, home_of(node));
+    }
     if ((node.extras_ & Operation::has_attachments) != 0)
       for (Attachment* a = node.attachments_; a != nullptr;) delete std::exchange(a, a->next_);
     if ((node.extras_ & Operation::counted_in_parent) != 0) node.parent_->children_.fetch_sub(1, std::memory_order_relaxed);
     node.extras_ = 0;
   }
 
-  /// Drops one reference to a shared operation; iterative, so that chains of any length may go at once.
+  /// Drops one reference to a shared operation, and finishes it with the last. Iterative, so that chains of any length may
+  /// go at once.
   static void release_shared(Operation* node) {
     while (node != nullptr && node->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      if (node->state_.load(std::memory_order_acquire) != Operation::done) {
+        node->references_.store(1, std::memory_order_relaxed);  // its finish listeners may start children, which may stay
+        struct Rest {                                           // also when one of them leaves by pthread_exit
+          Operation* node;
+          ~Rest() noexcept(false) { release_shared(node); }
+        } rest{node};
+        NoCancellation no_cancellation;
+        node->info_->finish(node);
+        rest.node = nullptr;
+        continue;
+      }
       Operation* parent = std::exchange(node->holds_parent_, false) ? node->parent_ : nullptr;
       node->info_->destroy(node);
       node = parent;
@@ -464,7 +495,7 @@ struct Dispatch {
   }
 
   [[noreturn, gnu::noinline, gnu::cold]] static void abort_outlived(const Operation& node) {
-    const std::string_view child = node.last_child_->name;
+    const std::string_view child = node.last_child_.load(std::memory_order_relaxed)->name;
     std::fprintf(stderr,
                  "weir: operation '%.*s' was destroyed before its child '%.*s'; use weir::start for children that outlive their parent\n",
                  static_cast<int>(node.name().size()), node.name().data(), static_cast<int>(child.size()), child.data());

@@ -142,14 +142,16 @@ inline bool count_fault(Lane* lane, Entry* entry) {
 
 template <class Handler>
 void set_error_handler(Handler handler) {
-  struct Installed : detail::ErrorHandler {
-    explicit Installed(Handler h) : detail::ErrorHandler{call_it, destroy_it}, callable(std::move(h)) {}
-    static void call_it(detail::ErrorHandler* self, const ListenerError& error) { static_cast<Installed*>(self)->callable(error); }
-    static void destroy_it(detail::ErrorHandler* self) { delete static_cast<Installed*>(self); }
-    Handler callable;
-  };
   detail::ErrorHandler* next = nullptr;
-  if constexpr (!std::is_same_v<Handler, std::nullptr_t>) next = new Installed(std::move(handler));
+  if constexpr (!std::is_same_v<Handler, std::nullptr_t>) {
+    struct Installed : detail::ErrorHandler {
+      explicit Installed(Handler h) : detail::ErrorHandler{call_it, destroy_it}, callable(std::move(h)) {}
+      static void call_it(detail::ErrorHandler* self, const ListenerError& error) { static_cast<Installed*>(self)->callable(error); }
+      static void destroy_it(detail::ErrorHandler* self) { delete static_cast<Installed*>(self); }
+      Handler callable;
+    };
+    next = new Installed(std::move(handler));
+  }
   detail::ErrorHandler* previous;
   {
     detail::MutexLock lock(detail::process_state.mutex);

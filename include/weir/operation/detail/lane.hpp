@@ -97,4 +97,31 @@ struct Closure {
   }
 };
 
+/// A closure on its way into an entry.
+template <class F, bool Inside = Closure<F>::inside>
+class Made {
+ public:
+  template <class G>
+  explicit Made(G&& g) : f_(std::forward<G>(g)) {}
+  static constexpr bool valid() noexcept { return true; }
+  void move_to(Entry* entry) noexcept { new (entry->closure) F(std::move(f_)); }
+
+ private:
+  F f_;
+};
+template <class F>
+class Made<F, false> {
+ public:
+  template <class G>
+  explicit Made(G&& g) : f_(new (std::nothrow) F(std::forward<G>(g))) {}
+  ~Made() { delete f_; }
+  Made(const Made&) = delete;
+  Made& operator=(const Made&) = delete;
+  bool valid() const noexcept { return f_ != nullptr; }
+  void move_to(Entry* entry) noexcept { new (entry->closure) F*(std::exchange(f_, nullptr)); }
+
+ private:
+  F* f_;
+};
+
 }  // namespace weir::inline v0::detail

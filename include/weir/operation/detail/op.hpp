@@ -3,10 +3,6 @@
 
 #include "weir/operation/detail/dispatch.hpp"
 
-#if !defined(NDEBUG) && !defined(WEIR_CHECK_LIFETIMES)
-#define WEIR_CHECK_LIFETIMES 1
-#endif
-
 namespace weir::inline v0 {
 
 namespace detail {
@@ -17,9 +13,19 @@ constexpr std::string_view unqualified(std::string_view name) {
   return colons == std::string_view::npos ? name : name.substr(colons + 2);
 }
 
+/// T::name and T::kind as static members. (State of an operation may have these names too.)
+template <class T>
+concept HasName = requires {
+  requires std::is_convertible_v<decltype(*&T::name), std::string_view>;
+};
+template <class T>
+concept HasKind = requires {
+  requires std::is_convertible_v<decltype(*&T::kind), SpanKind>;
+};
+
 template <class T>
 constexpr std::string_view operation_name() {
-  if constexpr (requires { T::name; })
+  if constexpr (HasName<T>)
     return T::name;
   else
     return unqualified(type_name<T>());
@@ -27,7 +33,7 @@ constexpr std::string_view operation_name() {
 
 template <class T>
 constexpr SpanKind operation_kind() {
-  if constexpr (requires { T::kind; })
+  if constexpr (HasKind<T>)
     return T::kind;
   else
     return SpanKind::function;
@@ -39,7 +45,11 @@ void destroy_shared(Operation* operation) {
 }
 
 template <class T>
-inline constexpr OperationInfo operation_info{operation_name<T>(), operation_kind<T>(), &event_type<T, Phase::finish>, &destroy_shared<T>};
+constexpr OperationInfo make_operation_info() {
+  return {operation_name<T>(), operation_kind<T>(), &event_type<T, Phase::finish>, &Op<T>::finish_shared, &destroy_shared<T>};
+}
+template <class T>
+inline constexpr OperationInfo operation_info = make_operation_info<T>();
 
 /// Calls a listener with what it takes.
 template <class F, class Target, class Event>
@@ -69,7 +79,7 @@ void call_observer(Entry* entry, Operation* operation, void* event) {
 /// Registration, in the words of Operation and Root alike.
 template <OperationType T, class F>
 Listener add_start(Operation& node, F&& listener) {
-  using Function = std::remove_cvref_t<F>;
+  using Function = std::decay_t<F>;
   static_assert(ListenerFor<Function, Op<T>, const typename T::Args>,
                 "a start listener takes (Op<T>&, const Args&), (Op<T>&), (const Args&) or nothing");
   return Dispatch::add(node, event_type<T, Phase::start>(), &call_listener<Function, Op<T>, const typename T::Args>,
@@ -77,7 +87,7 @@ Listener add_start(Operation& node, F&& listener) {
 }
 template <OperationType T, class F>
 Listener add_finish(Operation& node, F&& listener) {
-  using Function = std::remove_cvref_t<F>;
+  using Function = std::decay_t<F>;
   static_assert(ListenerFor<Function, Op<T>, const typename T::Result>,
                 "a finish listener takes (Op<T>&, const Result&), (Op<T>&), (const Result&) or nothing");
   return Dispatch::add(node, event_type<T, Phase::finish>(), &call_listener<Function, Op<T>, const typename T::Result>,
@@ -85,7 +95,7 @@ Listener add_finish(Operation& node, F&& listener) {
 }
 template <class Data, class F>
 Listener add_data(Operation& node, F&& listener) {
-  using Function = std::remove_cvref_t<F>;
+  using Function = std::decay_t<F>;
   static_assert(ListenerFor<Function, Operation, Data>, "a data listener takes (Operation&, Data&), (Operation&), (Data&) or nothing");
   return Dispatch::add(node, event_type<Data, Phase::data>(), &call_listener<Function, Operation, Data>, std::forward<F>(listener));
 }
@@ -219,11 +229,10 @@ template <class T>
   if (!type->listened.load(std::memory_order_relaxed) || parent_ == nullptr) return;
   struct Undo {  // a start listener that leaves by pthread_exit: the destructor of a half-made object does not run
     Op* op;
-    detail::Slot* me;
-    ~Undo() {
-      if (op != nullptr) detail::Dispatch::abandon(*op, me);
+    ~Undo() noexcept(false) {
+      if (op != nullptr) op->abandon();
     }
-  } undo{this, me};
+  } undo{this};
   detail::Dispatch::emit(parent_, type, detail::Dispatch::info<Args, detail::Phase::start>, this, const_cast<Args*>(&args), me);
   undo.op = nullptr;
 }
@@ -235,7 +244,7 @@ template <class T>
   struct Complete {  // also when a finish listener leaves by pthread_exit
     Operation* op;
     detail::Slot* me;
-    ~Complete() { detail::Dispatch::complete(*op, me); }
+    ~Complete() noexcept(false) { detail::Dispatch::complete(*op, me); }
   } complete{this, me};
   detail::EventType* const type = detail::event_type<T, detail::Phase::finish>();
   if (type->listened.load(std::memory_order_relaxed))
@@ -249,19 +258,34 @@ template <class T>
 }
 
 template <class T>
-[[gnu::always_inline]] inline Op<T>::~Op() noexcept(false) {
-  struct End {
-    Op* op;
-    ~End() { detail::Dispatch::end(*op, detail::this_slot()); }
-  } end{this};
-  if (state_.load(std::memory_order_acquire) == done) [[likely]]
-    return;
+[[gnu::always_inline]] inline void Op<T>::finish_by_itself() {
   if constexpr (std::is_default_constructible_v<Result>) {
     const Result result{};
     finish_with(&result);
   } else {
     finish_with(nullptr);
   }
+}
+
+template <class T>
+[[gnu::noinline, gnu::cold]] void Op<T>::abandon() {
+  if (owner_ == detail::no_thread) return;  // its handle ends it
+  struct End {
+    Op* op;
+    ~End() noexcept(false) { detail::Dispatch::end(*op, detail::this_slot()); }
+  } end{this};
+  if (state_.load(std::memory_order_acquire) != done) finish_by_itself();
+}
+
+template <class T>
+[[gnu::always_inline]] inline Op<T>::~Op() noexcept(false) {
+  struct End {
+    Op* op;
+    ~End() noexcept(false) { detail::Dispatch::end(*op, detail::this_slot()); }
+  } end{this};
+  if (state_.load(std::memory_order_acquire) == done) [[likely]]
+    return;
+  finish_by_itself();
 }
 
 // ---- shared operations

@@ -16,11 +16,12 @@ inline Slot* const no_thread = reinterpret_cast<Slot*>(2);     // owner of share
 struct OperationInfo {
   std::string_view name;
   SpanKind kind;
-  EventType* (*identity)();  // the same for one type in all shared libraries
-  void (*destroy)(Operation*);
+  EventType* (*identity)();     // the same for one type in all shared libraries
+  void (*finish)(Operation*);   // with Result{}, or without a result where that does not exist
+  void (*destroy)(Operation*);  // of a shared operation
 };
 
-inline constexpr OperationInfo root_info{"root", SpanKind::function, nullptr, nullptr};
+inline constexpr OperationInfo root_info{"root", SpanKind::function, nullptr, nullptr, nullptr};
 
 struct RootNode : Operation {
   RootNode() : Operation(nullptr, every_thread, &root_info) {

@@ -31,6 +31,7 @@ struct ExceptionGlobals {
 };
 
 struct Retired;
+struct Dropping;
 
 struct alignas(128) Slot {
   static constexpr unsigned max_depth = 16;
@@ -40,10 +41,11 @@ struct alignas(128) Slot {
   RootNode* root = nullptr;  // the installed root, valid while generation is the process's
   std::uint64_t generation = 0;
   const ExceptionGlobals* exceptions = nullptr;
-  std::uint64_t registrations = 0;  // made by this thread, ever: tells what was registered during an event
-  unsigned depth = 0;               // of emissions in progress
-  bool fences = false;              // no membarrier: publish with full barriers
-  Retired* retired = nullptr;       // listeners removed inside listeners, to be destroyed when nobody runs them
+  std::uint64_t registrations = 0;     // made by this thread, ever: tells what was registered during an event
+  unsigned depth = 0;                  // of emissions in progress
+  bool fences = false;                 // no membarrier: publish with full barriers
+  Retired* retired = nullptr;          // listeners removed inside listeners, to be destroyed when nobody runs them
+  const Dropping* dropping = nullptr;  // finishes of this thread that are destroying listeners, innermost first
 
   // Written by the owner, read by all. The counters belong to the root with this id: operations directly under it that
   // this thread made, and that it ended. Two counters, because one would be a store-forwarding chain of ++ and --.
@@ -94,18 +96,43 @@ inline void compiler_barrier() { std::atomic_signal_fence(std::memory_order_seq_
 #if defined(__linux__)
 inline bool membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0) == 0; }
 inline bool register_membarrier() { return membarrier(1 << 4); }  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
-/// Afterwards every other thread has executed a full barrier since the call began.
+/// Afterwards every thread, this one included, has executed a full barrier since the call began. (Without membarrier the
+/// others execute theirs where they publish.)
 [[gnu::noinline, gnu::cold]] inline void heavy_barrier() {
   constexpr int private_expedited = 1 << 3;
-  if (process_state.has_membarrier && !membarrier(private_expedited)) {
+  if (!process_state.has_membarrier) return __sync_synchronize();
+  if (!membarrier(private_expedited)) {
     register_membarrier();
     membarrier(private_expedited);
   }
 }
 #else
 inline bool register_membarrier() { return false; }
-inline void heavy_barrier() {}
+[[gnu::noinline, gnu::cold]] inline void heavy_barrier() { __sync_synchronize(); }
 #endif
+
+/// For what runs in destructors: puts the thread's cancellation off.
+class NoCancellation {
+ public:
+  NoCancellation() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+  ~NoCancellation() { pthread_setcancelstate(before_, nullptr); }
+  NoCancellation(const NoCancellation&) = delete;
+  NoCancellation& operator=(const NoCancellation&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+/// Lets the others run.
+[[gnu::noinline, gnu::cold]] inline void pause(unsigned round) {
+  if (round < 100) {
+    sched_yield();
+    return;
+  }
+  NoCancellation no_cancellation;
+  const timespec time{0, 50'000};
+  nanosleep(&time, nullptr);
+}
 
 /// Held briefly, never while a listener runs.
 class SlotLock {
@@ -160,14 +187,7 @@ inline Slot* this_slot() noexcept {
 /// thread needs to be seen outside once.
 [[gnu::noinline, gnu::cold]] inline void wait_until_left(const Slot* me, const Operation* node) {
   for (const Slot* s = process_state.slots.load(std::memory_order_acquire); s != nullptr; s = s->next)
-    for (unsigned round = 0; s != me && s->runs(node); ++round) {
-      if (round < 100) {
-        sched_yield();
-      } else {
-        const timespec pause{0, 50'000};
-        nanosleep(&pause, nullptr);
-      }
-    }
+    for (unsigned round = 0; s != me && s->runs(node); ++round) pause(round);
 }
 
 /// True when no thread, this one included, runs a listener of `node`. Requires a heavy barrier before.
@@ -177,8 +197,7 @@ inline bool nobody_runs(const Operation* node) {
   return true;
 }
 
-[[gnu::noinline, gnu::cold]] inline EventType* resolve(std::atomic<EventType*>& key, Phase phase, std::string_view name) {
-  const bool by_address = name_is_ambiguous(name);
+[[gnu::noinline, gnu::cold]] inline EventType* resolve(std::atomic<EventType*>& key, Phase phase, std::string_view name, bool by_address) {
   MutexLock lock(process_state.mutex);
   if (EventType* type = key.load(std::memory_order_relaxed)) return type;
   EventType* type = nullptr;
@@ -202,7 +221,7 @@ inline bool nobody_runs(const Operation* node) {
 template <class T, Phase P>
 inline EventType* event_type() {
   EventType* type = event_key<T, P>.load(std::memory_order_acquire);
-  return type != nullptr ? type : resolve(event_key<T, P>, P, type_name<T>());
+  return type != nullptr ? type : resolve(event_key<T, P>, P, type_name<T>(), is_ambiguous<T>());
 }
 
 inline void listen_to_everything() {

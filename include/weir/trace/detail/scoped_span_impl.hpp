@@ -1,6 +1,8 @@
 #pragma once
 // The bodies of ScopedSpan. begin(), put(), write() and end() are the hot path; everything else is out of line.
 
+#include <bit>
+
 #include "weir/trace/scoped_span.hpp"
 #include "weir/trace/tracer.hpp"
 
@@ -60,46 +62,49 @@ inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId pa
   sampled_ = parent.sampled();
 }
 
-inline void ScopedSpan::set(Name key, AttributeValue value) noexcept {
+[[gnu::always_inline]] inline void ScopedSpan::set(Name key, AttributeValue value) noexcept {  // inline: the switch folds away
   if (state_ == State::done) [[unlikely]] return;
   detail::ThreadRing* ring = detail::thread_state.ring;  // any ring of this thread: ids are the process's
-  put(ring != nullptr ? ring->name_id(key) : detail::name_table().intern(key.view()), value);
+  const std::uint32_t id = ring != nullptr ? ring->name_id(key) : detail::name_table().intern(key.view());
+  switch (value.type()) {
+    case AttributeValue::Type::string: return put_text(id, value.text());
+    case AttributeValue::Type::integer: return put_word(id, value.type(), static_cast<std::uint64_t>(value.integer()));
+    case AttributeValue::Type::real: return put_word(id, value.type(), std::bit_cast<std::uint64_t>(value.real()));
+    case AttributeValue::Type::boolean: return put_word(id, value.type(), value.boolean() ? 1 : 0);
+  }
 }
 
-inline void ScopedSpan::put(std::uint32_t key, const AttributeValue& value) noexcept {
-  const bool text = value.type() == AttributeValue::Type::string;
-  const std::size_t bytes = text ? value.text().size() : sizeof(std::uint64_t);
-  if ((text && bytes > limits_.bytes) || count_ >= limits_.count || capacity_ - size_ < 16 + bytes) [[unlikely]] {
-    return put_slowly(key, value);
+[[gnu::always_inline]] inline void ScopedSpan::put_word(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept {
+  if (count_ >= limits_.count || capacity_ - size_ < 16) [[unlikely]] {
+    if (!make_room_slowly(key, 16)) return;
   }
   std::byte* out = attributes_ + size_;
-  const std::uint64_t word = detail::attribute_word(key, static_cast<std::uint64_t>(value.type()), bytes);
-  std::memcpy(out, &word, sizeof word);
-  out += sizeof word;
-  switch (value.type()) {
-    case AttributeValue::Type::string: copy_text(out, value.text()); break;
-    case AttributeValue::Type::integer: {
-      const std::int64_t number = value.integer();
-      std::memcpy(out, &number, sizeof number);
-      break;
-    }
-    case AttributeValue::Type::real: {
-      const double number = value.real();
-      std::memcpy(out, &number, sizeof number);
-      break;
-    }
-    case AttributeValue::Type::boolean: {
-      const std::uint64_t truth = value.boolean() ? 1 : 0;
-      std::memcpy(out, &truth, sizeof truth);
-      break;
-    }
+  const std::uint64_t head = detail::attribute_word(key, static_cast<std::uint64_t>(type), sizeof word);
+  std::memcpy(out, &head, sizeof head);
+  std::memcpy(out + sizeof head, &word, sizeof word);
+  size_ += 16;
+  ++count_;
+}
+
+[[gnu::always_inline]] inline void ScopedSpan::put_text(std::uint32_t key, std::string_view text) noexcept {
+  if (text.size() > limits_.bytes) [[unlikely]] {
+    text = detail::cut_text(text, limits_.bytes);
+    ++truncated_;
+    state_ = State::special;
   }
-  size_ += static_cast<std::uint32_t>(sizeof word + detail::padded(bytes));
+  if (count_ >= limits_.count || capacity_ - size_ < 16 + text.size()) [[unlikely]] {
+    if (!make_room_slowly(key, 16 + text.size())) return;
+  }
+  std::byte* out = attributes_ + size_;
+  const std::uint64_t head = detail::attribute_word(key, static_cast<std::uint64_t>(AttributeValue::Type::string), text.size());
+  std::memcpy(out, &head, sizeof head);
+  copy_text(out + sizeof head, text);
+  size_ += static_cast<std::uint32_t>(sizeof head + detail::padded(text.size()));
   ++count_;
 }
 
 /// Copies and pads with zeros. Short texts, which are most, without a call: two moves that overlap.
-inline void ScopedSpan::copy_text(std::byte* out, std::string_view text) noexcept {
+[[gnu::always_inline]] inline void ScopedSpan::copy_text(std::byte* out, std::string_view text) noexcept {
   const char* in = text.data();
   const std::size_t size = text.size();
   if (size > 16) {
@@ -130,14 +135,10 @@ inline void ScopedSpan::copy_text(std::byte* out, std::string_view text) noexcep
   }
 }
 
-[[gnu::noinline, gnu::cold]] inline void ScopedSpan::put_slowly(std::uint32_t key, AttributeValue value) noexcept {
+/// For one more attribute. False: it is left out, and counted.
+[[gnu::noinline, gnu::cold]] inline bool ScopedSpan::make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept {
   state_ = State::special;
-  if (value.type() == AttributeValue::Type::string && value.text().size() > limits_.bytes) {
-    value = detail::cut_text(value.text(), limits_.bytes);
-    ++truncated_;
-  }
-  const std::size_t bytes = 16 + (value.type() == AttributeValue::Type::string ? value.text().size() : 8);
-  if (count_ >= limits_.count || capacity_ - size_ < bytes) merge_equal_keys();
+  merge_equal_keys();
   if (count_ >= limits_.count) {  // full, but a value that is there already may still change
     for (std::size_t at = 0; at < size_;) {
       std::uint64_t word = 0;
@@ -152,11 +153,9 @@ inline void ScopedSpan::copy_text(std::byte* out, std::string_view text) noexcep
       at += step;
     }
   }
-  if (count_ >= limits_.count || !make_room(bytes)) {
-    ++truncated_;
-    return;
-  }
-  put(key, value);
+  if (count_ < limits_.count && make_room(bytes)) return true;
+  ++truncated_;
+  return false;
 }
 
 /// Keeps the last value of each key.
@@ -208,7 +207,11 @@ inline bool ScopedSpan::write(detail::ThreadRing& ring) noexcept {
   std::memcpy(out + 16, reinterpret_cast<const std::byte*>(&record_) + 16, sizeof record_ - 16);
   const std::uint64_t zero = 0;
   std::memcpy(attributes_ + size_, &zero, sizeof zero);  // the copy below ends at a multiple of 16
-  for (std::size_t at = 0; at < bytes - sizeof record_; at += 16) std::memcpy(out + sizeof record_ + at, attributes_ + at, 16);
+  for (std::size_t at = 0; at < bytes - sizeof record_; at += 8) {  // words, as they were written: loads that the stores can feed
+    std::uint64_t attribute_part = 0;
+    std::memcpy(&attribute_part, attributes_ + at, sizeof attribute_part);
+    std::memcpy(out + sizeof record_ + at, &attribute_part, sizeof attribute_part);
+  }
   ring.commit(bytes);
   return true;
 }
