@@ -196,6 +196,27 @@ TEST_CASE("a viewer that does not read loses its oldest lines and is told, the o
   check_balance(after);
 }
 
+TEST_CASE("a line that is half sent is never torn, and drops are told of exactly") {
+  Running view({.max_queued_bytes = 400'000, .stall_limit = 1h});
+  LineSocket slow = view.viewer();
+  Tally some;
+  std::uint64_t sent = 0;
+  // Lines that the socket takes in pieces only, many more than the viewer reads.
+  for (int round = 0; round < 100; ++round) {
+    for (int i = 0; i < 10; ++i) view->broadcast(numbered(sent++, 100'000));
+    some.take(*slow.line());
+  }
+  while (some.known() < sent) {
+    auto line = slow.line();
+    REQUIRE(line);
+    some.take(*line);
+  }
+  CHECK(some.known() == sent);
+  CHECK(some.told > 0);
+  CHECK(view->stats().dropped == some.told);
+  check_balance(view->stats());
+}
+
 TEST_CASE("a viewer that accepts nothing for the stall limit is disconnected, one with nothing to accept is not") {
   Running view({.max_queued_bytes = 32u << 10, .stall_limit = 20ms});
   LineSocket stalled = view.viewer();
