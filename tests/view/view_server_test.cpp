@@ -61,12 +61,15 @@ class Running {
   std::thread thread_;
 };
 
+/// Lines differ to their end, so that one pieced together from two shows.
+char letter(std::uint64_t number) { return static_cast<char>('a' + number % 26); }
+
 Span numbered(std::uint64_t number, std::size_t padding = 0) {
   Span span;
   span.id = std::to_string(number);
   span.trace_id = "trace";
   span.name = "work";
-  if (padding > 0) span.attrs["padding"] = std::string(padding, 'x');
+  if (padding > 0) span.attrs["padding"] = std::string(padding, letter(number));
   return span;
 }
 
@@ -88,6 +91,10 @@ struct Tally {
     }
     const std::int64_t number = std::stoll(json.at("id").get<std::string>());
     REQUIRE(number > last);
+    if (json.contains("attrs")) {
+      const std::string padding = json["attrs"].at("padding").get<std::string>();
+      REQUIRE(padding == std::string(padding.size(), letter(static_cast<std::uint64_t>(number))));
+    }
     last = number;
     ++received;
   }
@@ -197,13 +204,13 @@ TEST_CASE("a viewer that does not read loses its oldest lines and is told, the o
 }
 
 TEST_CASE("a line that is half sent is never torn, and drops are told of exactly") {
-  Running view({.max_queued_bytes = 400'000, .stall_limit = 1h});
+  Running view({.max_queued_bytes = 1'000'000, .stall_limit = 1h});
   LineSocket slow = view.viewer();
   Tally some;
   std::uint64_t sent = 0;
   // Lines that the socket takes in pieces only, many more than the viewer reads.
-  for (int round = 0; round < 100; ++round) {
-    for (int i = 0; i < 10; ++i) view->broadcast(numbered(sent++, 100'000));
+  for (int round = 0; round < 40; ++round) {
+    for (int i = 0; i < 8; ++i) view->broadcast(numbered(sent++, 300'000));
     some.take(*slow.line());
   }
   while (some.known() < sent) {
