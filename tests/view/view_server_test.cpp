@@ -204,13 +204,13 @@ TEST_CASE("a viewer that does not read loses its oldest lines and is told, the o
 }
 
 TEST_CASE("a line that is half sent is never torn, and drops are told of exactly") {
-  Running view({.max_queued_bytes = 1'000'000, .stall_limit = 1h});
+  Running view({.max_queued_bytes = 2'500'000, .stall_limit = 1h});
   LineSocket slow = view.viewer();
   Tally some;
   std::uint64_t sent = 0;
   // Lines that the socket takes in pieces only, many more than the viewer reads.
-  for (int round = 0; round < 40; ++round) {
-    for (int i = 0; i < 8; ++i) view->broadcast(numbered(sent++, 300'000));
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 6; ++i) view->broadcast(numbered(sent++, 700'000));
     some.take(*slow.line());
   }
   while (some.known() < sent) {
