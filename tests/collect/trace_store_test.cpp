@@ -505,6 +505,24 @@ TEST_CASE("a trace beyond max_trace_bytes hands its further spans on and does no
   CHECK(bench.stats().bytes <= options.max_trace_bytes);
 }
 
+TEST_CASE("what a trace forgets is no longer charged to it") {
+  TraceStoreOptions options;
+  options.max_trace_bytes = 1u << 10;
+  Bench bench(options);
+  bench.span("a", "", 0, 1);
+  bench.pass(500ms);
+  const std::size_t bytes = bench.stats().bytes;
+  CHECK(bytes > 0);
+  bench.end("b", 2);
+  bench.start("c", "a", 2);
+  CHECK(bench.stats().bytes > bytes);
+  bench.end("c", 3);
+  bench.pass(60s);
+  CHECK(bench.stats().dropped_spans == 1);
+  CHECK(bench.stats().ends_without_start == 1);
+  CHECK(bench.stats().bytes == bytes);
+}
+
 TEST_CASE("a trace so full that it keeps nothing is forgotten") {
   TraceStoreOptions options;
   options.max_trace_bytes = 1;
