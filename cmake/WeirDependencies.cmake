@@ -2,14 +2,18 @@
 # with a pinned hash (FetchContent; FETCHCONTENT_SOURCE_DIR_<NAME> points it to a local copy, FETCHCONTENT_FULLY_DISCONNECTED
 # forbids downloads). Optional ones are switched by WEIR_WITH_<NAME>:
 #   AUTO  used when installed, never downloaded    ON  installed, else downloaded, else an error    OFF  not used
+# The default is AUTO, and OFF where weir is a part of another project.
 include(FetchContent)
-set(weir_fetched_dependencies "")  # those that are built here and therefore cannot be named by the installed package
 
 # weir_optional_dependency(CLI11 PACKAGE libcli11-dev FOR "the command weir"): sets WEIR_HAVE_CLI11, and a line in the summary.
 function(weir_optional_dependency name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "PACKAGE;FOR" "")
   string(TOUPPER ${name} upper)
-  set(WEIR_WITH_${upper} AUTO CACHE STRING "${name}, for ${arg_FOR}: AUTO, ON or OFF")
+  set(default OFF)
+  if(PROJECT_IS_TOP_LEVEL)
+    set(default AUTO)
+  endif()
+  set(WEIR_WITH_${upper} ${default} CACHE STRING "${name}, for ${arg_FOR}: AUTO, ON or OFF")
   set_property(CACHE WEIR_WITH_${upper} PROPERTY STRINGS AUTO ON OFF)
   set(wanted ${WEIR_WITH_${upper}})
   set(found FALSE)

@@ -1,5 +1,10 @@
 // The command as people and scripts use it: the real program, real sockets, real signals.
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
@@ -51,6 +56,64 @@ struct Place {
   }
 };
 
+/// A program on a terminal of its own.
+class Terminal {
+ public:
+  Terminal(Words command, const Process::Environment& environment) : master_(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)) {
+    REQUIRE(master_);
+    REQUIRE(::grantpt(master_.get()) == 0);
+    REQUIRE(::unlockpt(master_.get()) == 0);
+    const std::string name = ::ptsname(master_.get());
+    std::vector<char*> arguments;
+    for (std::string& word : command) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    pid_ = ::fork();
+    REQUIRE(pid_ >= 0);
+    if (pid_ == 0) {
+      ::setsid();
+      const int slave = ::open(name.c_str(), O_RDWR);  // and it is the controlling terminal
+      for (int fd = 0; fd < 3; ++fd) ::dup2(slave, fd);
+      for (const auto& [key, value] : environment) value.empty() ? ::unsetenv(key.c_str()) : ::setenv(key.c_str(), value.c_str(), 1);
+      ::execv(arguments[0], arguments.data());
+      ::_exit(99);
+    }
+  }
+  ~Terminal() {
+    if (pid_ < 0) return;
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+
+  void type(const std::string& keys) { REQUIRE(::write(master_.get(), keys.data(), keys.size()) == static_cast<ssize_t>(keys.size())); }
+  int fd() const { return master_.get(); }
+  /// Everything shown so far.
+  const std::string& text() const { return text_; }
+  void read_until(const std::string& part) {
+    while (text_.find(part) == std::string::npos) {
+      pollfd entry{master_.get(), POLLIN, 0};
+      INFO(text_);
+      REQUIRE(::poll(&entry, 1, 60'000) == 1);
+      char some[4096];
+      const ssize_t size = ::read(master_.get(), some, sizeof some);
+      REQUIRE(size > 0);
+      text_.append(some, static_cast<std::size_t>(size));
+    }
+  }
+  int wait() {
+    int status = 0;
+    REQUIRE(::waitpid(pid_, &status, 0) == pid_);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  }
+
+ private:
+  weir::net::Fd master_;
+  pid_t pid_ = -1;
+  std::string text_;
+};
+
 Timestamp at(int milliseconds) { return Timestamp{std::chrono::seconds{1'700'000'000} + std::chrono::milliseconds{milliseconds}}; }
 
 /// A trace of a root and one child, as a service sends it.
@@ -66,6 +129,16 @@ std::string lines_of_trace(const std::string& trace) {
 void send_trace(const std::string& socket, const std::string& trace) {
   LineSocket service = LineSocket::connect(socket);
   REQUIRE(service.send(lines_of_trace(trace)));
+}
+
+/// Sends probes until the viewer shows something: a viewer who has connected gets what comes after it was accepted.
+void wait_until_served(const std::string& socket, int viewer_output) {
+  for (int i = 0; i < 10'000; ++i) {
+    send_trace(socket, "probe" + std::to_string(i));
+    pollfd entry{viewer_output, POLLIN, 0};
+    if (::poll(&entry, 1, 10) == 1) return;
+  }
+  FAIL("the viewer shows nothing");
 }
 
 std::size_t lines_in(const std::string& text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
@@ -252,7 +325,7 @@ TEST_CASE("a reader that pauses does not hold up the collection, and a second si
   Place place;
   auto collector = place.collect({"--settle", "1ms"});
   auto viewer = place.start({"view", "--json", "--follow"});
-  viewer->line_with(2, "connected to");
+  wait_until_served(place.socket(), viewer->fd(1));
   // Far more than a pipe takes; nobody reads our end of stdout meanwhile.
   LineSocket service = LineSocket::connect(place.socket());
   const int traces = 5000;
@@ -277,8 +350,9 @@ TEST_CASE("view finds the running session and prints its spans as JSON lines") {
   auto collector = place.collect();
   auto viewer = place.start({"view", "--json", "--follow"});
   viewer->line_with(2, "connected to " + place.view_socket());
+  wait_until_served(place.socket(), viewer->fd(1));
   send_trace(place.socket(), "t1");
-  const json first = json::parse(*viewer->line(1));
+  const json first = json::parse(viewer->line_with(1, "\"trace_id\":\"t1\""));
   CHECK(first.at("name") == "select");
   CHECK(first.at("kind") == 2);
   CHECK(first.at("attrs").at("k") == "v");
@@ -294,9 +368,9 @@ TEST_CASE("view finds the running session and prints its spans as JSON lines") {
     CHECK(collector->wait() == 0);
     viewer->line_with(2, "waiting for a collector");
     collector = place.collect();
-    viewer->line_with(2, "connected to");
+    wait_until_served(place.socket(), viewer->fd(1));
     send_trace(place.socket(), "t2");
-    CHECK(json::parse(*viewer->line(1)).at("trace_id") == "t2");
+    viewer->line_with(1, "\"trace_id\":\"t2\"");
   }
   SECTION("it ends quietly when its reader goes") {
     viewer->close(1);
@@ -310,13 +384,7 @@ TEST_CASE("view prints a tree when its root ends, and ends with the collector") 
   Place place;
   auto collector = place.collect({"--print", "none"});
   auto viewer = place.start({"view"});
-  LineSocket service = LineSocket::connect(place.socket());
-  // Traces until the viewer, who connects at some time, has seen a whole one.
-  for (int i = 0; viewer->out().find("GET") == std::string::npos && i < 100'000; ++i) {
-    REQUIRE(service.send(lines_of_trace("t" + std::to_string(i))));
-    pollfd entry{viewer->fd(1), POLLIN, 0};
-    if (::poll(&entry, 1, 1) == 1) break;
-  }
+  wait_until_served(place.socket(), viewer->fd(1));
   viewer->line_with(1, "GET /orders [http] 12.0ms");
   CHECK(viewer->line(1) == "└── select [sql] 2.00ms");
   collector->signal(SIGTERM);
@@ -340,6 +408,29 @@ TEST_CASE("view asks for a choice between several sessions, and deletes no stale
   alone->line_with(2, "connected to " + (place.dir / "weir/other-view.sock"));
   CHECK(std::filesystem::exists(place.view_socket()));
   auto again = place.collect();  // over what the killed one left
+}
+
+TEST_CASE("on a terminal, view asks which session, and trees are coloured unless NO_COLOR says otherwise") {
+  Place place;
+  auto first = place.collect();
+  auto second = place.collect({"--socket", place.dir / "weir/other.sock"});
+  const bool colour = GENERATE(true, false);
+  if (!colour) place.environment["NO_COLOR"] = "1";
+  place.environment["TERM"] = "xterm";
+  Terminal terminal(Words{WEIR_COMMAND, "view", "--follow"}, place.environment);
+  terminal.read_until("Which one? [1] ");
+  CHECK(terminal.text().find("  1  " + (place.dir / "weir/other-view.sock")) != std::string::npos);
+  CHECK(terminal.text().find("  2  " + place.view_socket()) != std::string::npos);
+  terminal.type("7\n");
+  terminal.read_until("from 1 to 2");
+  terminal.type("2\n");
+  terminal.read_until("connected to " + place.view_socket());
+  wait_until_served(place.socket(), terminal.fd());
+  terminal.read_until("select");
+  CHECK((terminal.text().find("\x1b[36mGET /orders\x1b[0m") != std::string::npos) == colour);
+  CHECK((terminal.text().find("\nGET /orders [http] 12.0ms") != std::string::npos) == !colour);
+  terminal.type("\x03");  // ^C
+  CHECK(terminal.wait() == 0);
 }
 
 TEST_CASE("run passes on the exit code, the streams and the socket") {

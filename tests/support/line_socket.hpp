@@ -49,6 +49,22 @@ class LineSocket {
     }
   }
 
+  /// Reads `size` bytes, to be handed out by line() later.
+  void read_ahead(std::size_t size) {
+    std::string part(size, '\0');
+    while (size > 0) {
+      const ssize_t got = net::receive_some(fd_.get(), part.data(), size);
+      if (got == -EAGAIN) {
+        pollfd entry{fd_.get(), POLLIN, 0};
+        REQUIRE(::poll(&entry, 1, 60'000) == 1);
+        continue;
+      }
+      REQUIRE(got > 0);
+      buffer_.append(part, 0, static_cast<std::size_t>(got));
+      size -= static_cast<std::size_t>(got);
+    }
+  }
+
   /// All lines until the other side closes.
   std::vector<std::string> rest() {
     std::vector<std::string> lines;
@@ -56,8 +72,7 @@ class LineSocket {
     return lines;
   }
 
-  /// Sends all of it, waiting for the other side to read. False when the other side is gone or does not read for a minute.
-  /// Called from any thread: Catch2's assertions are for one only.
+  /// Sends all of it, waiting for the other side to read. False when the other side is gone, or seems to hang. For any thread.
   bool send(std::string_view data) {
     while (!data.empty()) {
       const ssize_t size = net::send_some(fd_.get(), data.data(), data.size());

@@ -21,7 +21,7 @@ class ViewClient {
  public:
   explicit ViewClient(std::string socket_path);
 
-  /// Called when connected; from then on nothing that the server broadcasts is missed but what it says it dropped. Set
+  /// Called when connected. The server broadcasts to us from the moment it accepts the connection, shortly after. Set
   /// before run().
   void on_connected(std::function<void()> callback);
   /// Called when the server says that it dropped lines for us, with their number. Set before run().
