@@ -107,10 +107,11 @@ int main(int argc, char** argv) {
   Watcher watcher(view_socket);
   httplib::Client client("127.0.0.1", port);
   client.set_keep_alive(true);
+  client.set_tcp_nodelay(true);
   std::mt19937 random(7);
   std::uint64_t requests = 0, failed = 0;
   const auto begin = Clock::now(), end = begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  for (auto due = begin; due < end && !interrupted; ++requests) {
+  for (auto due = begin; due < end && Clock::now() < end && !interrupted; ++requests) {
     std::this_thread::sleep_until(due);
     if (!send_one(client, random)) ++failed;
     due += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(1 / rate));

@@ -125,6 +125,7 @@ int serve(int port, const std::string& db_path) {
     create_schema(db);
   }
   httplib::Server server;
+  server.set_tcp_nodelay(true);  // else each answer waits for the acknowledgement of its headers
   server.Get("/orders", instrumented("GET", "/orders", db_path, list_orders));
   server.Get(R"(/orders/(\d+))", instrumented("GET", "/orders/:id", db_path, show_order));
   server.Post("/orders", instrumented("POST", "/orders", db_path, create_order));
