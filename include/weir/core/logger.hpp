@@ -51,7 +51,7 @@ inline void append_printable(std::string& line, std::string_view text) {
 class StderrLogger final : public Logger {
  public:
   void log(Level level, std::string_view message, std::span<const Attribute> attributes) noexcept override {
-    if (level == Level::debug) return;
+    if (level < Level::warning) return;
     std::string line = "weir: ";
     line.append(to_string(level)).append(": ");
     append_printable(line, message);
@@ -73,7 +73,8 @@ class StderrLogger final : public Logger {
 
 }  // namespace detail
 
-/// The default logger: info and above as one line each to stderr, control characters escaped. Never destroyed.
+/// The default logger: warnings and errors as one line each to stderr, control characters escaped; a library that is well
+/// says nothing. Never destroyed.
 inline Logger& stderr_logger() {
   static Logger* const logger = new detail::StderrLogger;
   return *logger;
