@@ -179,10 +179,10 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
     while (!data.empty()) {
       std::string_view line;
       switch (connection.lines.next(data, line)) {
-        case LineSplitter::Got::line: useful |= intake_.take(line, connection.service, now); break;
-        case LineSplitter::Got::nothing: break;
-        case LineSplitter::Got::too_long: intake_.refuse_too_long(connection.service, now); break;
-        case LineSplitter::Got::no_room: intake_.refuse_no_room(connection.service, now); break;
+        case net::LineSplitter::Got::line: useful |= intake_.take(line, connection.service, now); break;
+        case net::LineSplitter::Got::nothing: break;
+        case net::LineSplitter::Got::too_long: intake_.refuse_too_long(connection.service, now); break;
+        case net::LineSplitter::Got::no_room: intake_.refuse_no_room(connection.service, now); break;
       }
     }
   }
@@ -196,7 +196,7 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
 /// The last line, which may have come without its newline.
 void ServeLoop::take_rest(Connection& connection, TimePoint now) {
   std::string_view line;
-  if (connection.lines.finish(line) != LineSplitter::Got::line) return;
+  if (connection.lines.finish(line) != net::LineSplitter::Got::line) return;
   const std::lock_guard locked(core_.serving);
   (void)intake_.take(line, connection.service, now);
 }

@@ -13,7 +13,7 @@
 #include <unordered_map>
 
 #include "collect/intake.hpp"
-#include "collect/line_splitter.hpp"
+#include "net/line_splitter.hpp"
 #include "net/unix_socket.hpp"
 #include "weir/collect/collector.hpp"
 
@@ -40,11 +40,11 @@ class ServeLoop {
 
  private:
   struct Connection {
-    Connection(net::Peer peer, std::string name, TimePoint now, std::size_t max_line, BufferBudget& budget)
+    Connection(net::Peer peer, std::string name, TimePoint now, std::size_t max_line, net::BufferBudget& budget)
         : fd(std::move(peer.fd)), service(std::move(name)), lines(max_line, budget), idle_since(now) {}
     net::Fd fd;
     std::string service;
-    LineSplitter lines;
+    net::LineSplitter lines;
     TimePoint idle_since;  // nothing of use, or half a line, since then; max(): whole lines only
   };
   using Connections = std::unordered_map<int, std::unique_ptr<Connection>>;
@@ -74,7 +74,7 @@ class ServeLoop {
   Logger& logger_;
   std::size_t max_connections_;
   Intake intake_;
-  BufferBudget budget_;
+  net::BufferBudget budget_;
   net::Fd epoll_;
   std::unique_ptr<char[]> buffer_;
   Connections connections_;  // by descriptor

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "net/line_reader.hpp"
+#include "net/line_splitter.hpp"
 #include "net/unix_socket.hpp"
 
 namespace weir::inline v0 {
@@ -76,21 +76,22 @@ Result<void> ViewClient::receive(const StopToken& stop, const std::function<void
   }
   if (on_connected_) on_connected_();
 
-  net::LineReader lines(max_line);
-  const auto on_line = [&](std::string_view line) {
-    if (!stop.stop_requested()) take_line(line, on_span);
-  };
+  net::BufferBudget budget{2 * max_line, 0};
+  net::LineSplitter lines(max_line, budget);
+  std::string_view line;
   std::vector<char> buffer(64u << 10);
   while (!stop.stop_requested()) {
     const ssize_t size = net::receive_some(fd.get(), buffer.data(), buffer.size());
     if (size > 0) {
-      const std::uint64_t before = lines.skipped();
-      lines.feed({buffer.data(), static_cast<std::size_t>(size)}, on_line);
-      skipped_ += lines.skipped() - before;
+      for (std::string_view data(buffer.data(), static_cast<std::size_t>(size)); !data.empty() && !stop.stop_requested();) {
+        const auto got = lines.next(data, line);
+        if (got == net::LineSplitter::Got::line) take_line(line, on_span);
+        else if (got != net::LineSplitter::Got::nothing) ++skipped_;
+      }
     } else if (size == -EAGAIN) {
       wait(fd.get(), *wake, std::chrono::milliseconds{60'000});
     } else {
-      lines.finish(on_line);  // closed, or reset by a server that went without closing
+      if (lines.finish(line) == net::LineSplitter::Got::line) take_line(line, on_span);  // closed, or reset without closing
       return {};
     }
   }

@@ -8,9 +8,9 @@
 
 #include "weir/core/version.hpp"
 
-namespace weir::inline v0::detail {
+namespace weir::inline v0::net {
 
-/// What all splitters of one collector may keep together, in bytes.
+/// What several splitters may keep together, in bytes.
 struct BufferBudget {
   std::size_t limit = 0;
   std::size_t used = 0;
@@ -48,4 +48,4 @@ class LineSplitter {
   bool skipping_ = false;    // up to the next newline
 };
 
-}  // namespace weir::inline v0::detail
+}  // namespace weir::inline v0::net

@@ -1,9 +1,9 @@
-#include "collect/line_splitter.hpp"
+#include "net/line_splitter.hpp"
 
 #include <algorithm>
 #include <bit>
 
-namespace weir::inline v0::detail {
+namespace weir::inline v0::net {
 
 namespace {
 
@@ -67,4 +67,4 @@ void LineSplitter::release() {
   std::string().swap(partial_);
 }
 
-}  // namespace weir::inline v0::detail
+}  // namespace weir::inline v0::net

@@ -1,4 +1,4 @@
-#include "collect/line_splitter.hpp"
+#include "net/line_splitter.hpp"
 
 #include <random>
 #include <string>
@@ -6,8 +6,8 @@
 
 #include "support/catch.hpp"
 
-using weir::detail::BufferBudget;
-using weir::detail::LineSplitter;
+using weir::net::BufferBudget;
+using weir::net::LineSplitter;
 using Got = LineSplitter::Got;
 
 namespace {
