@@ -26,10 +26,18 @@ Span Span::with_parent_id(std::string parent) const {
 
 std::chrono::nanoseconds Span::duration() const { return std::max(end_time - start_time, std::chrono::nanoseconds{0}); }
 
-bool Span::failed() const {
-  const auto error = attrs.find("error");
-  return error != attrs.end() && error->second == "true";
+namespace {
+
+bool is_true(const StringAttributes& attrs, std::string_view key) {
+  const auto found = attrs.find(key);
+  return found != attrs.end() && found->second == "true";
 }
+
+}  // namespace
+
+bool Span::failed() const { return is_true(attrs, "error"); }
+
+bool Span::unfinished() const { return is_true(attrs, unfinished_attribute); }
 
 std::string to_string(EventType type) {
   switch (type) {

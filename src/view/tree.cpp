@@ -38,6 +38,7 @@ void append_span(std::string& out, const Span& span, TreeStyle style) {
   append_coloured(out, " [" + to_string(span.kind) + "]", colour);
   out += ' ';
   out += format_duration(span.duration());
+  if (span.unfinished()) append_coloured(out, " unfinished", style.colour ? red : "");
   if (span.failed()) {
     const auto message = span.attrs.find("error.message");
     const std::string text = message == span.attrs.end() || message->second.empty() ? "error" : "error: " + printable(message->second);

@@ -65,6 +65,13 @@ TEST_CASE("a tree is drawn one line per span") {
         "    └── (unnamed) [unknown(9)] 0ns\n");
 }
 
+TEST_CASE("an unfinished span says so") {
+  Span span;
+  span.name = "job";
+  span.attrs = {{"weir.unfinished", "true"}};
+  CHECK(format_tree(span) == "job [function] 0ns unfinished\n");
+}
+
 TEST_CASE("a failed span says why") {
   Span span = make("charge", SpanKind::http, 1s).with_attr("error", "true");
   CHECK(format_tree(span) == "charge [http] 1.00s error\n");

@@ -19,17 +19,13 @@
 
 namespace weir::inline v0 {
 
-/// The attribute, with the value "true", of a span that is shown although its end never came (or has not come yet). Its end
-/// time is then the latest time known in its trace. A span whose start never came is not shown at all.
-inline constexpr std::string_view unfinished_attribute = "weir.unfinished";
-
 /// One trace: its trees, and what is known about it.
 struct Trace {
   std::string trace_id;
   std::string service;           ///< the sender of its first event: name from its hello, else its process name
   std::vector<Span> roots;       ///< spans without a known parent, each a tree; ordered by start time, as all children are
   std::uint32_t spans = 0;       ///< in all trees
-  std::uint32_t unfinished = 0;  ///< of those, without an end (see unfinished_attribute)
+  std::uint32_t unfinished = 0;  ///< of those, without an end (see unfinished_attribute in span.hpp)
   std::uint32_t late = 0;        ///< spans that ended after the trace was completed
 };
 

@@ -21,6 +21,10 @@ namespace weir::inline v0 {
 /// Attribute values on the wire are strings.
 using StringAttributes = std::map<std::string, std::string, std::less<>>;
 
+/// The attribute, with the value "true", of a span that is shown although its end never came (or has not come yet). Its end
+/// time is then the latest time known in its trace. A span whose start never came is not shown at all.
+inline constexpr std::string_view unfinished_attribute = "weir.unfinished";
+
 /// Thread-safety: a value. Distinct objects: safe. Shared: safe to read.
 struct Span {
   std::string id;         ///< 16 hex digits from our tracers; any text is kept
@@ -45,6 +49,8 @@ struct Span {
   std::chrono::nanoseconds duration() const;
   /// True when the attribute `error` is "true" (what ScopedSpan::fail sets).
   bool failed() const;
+  /// True when it has the unfinished_attribute.
+  bool unfinished() const;
 
   friend bool operator==(const Span&, const Span&) = default;
 };

@@ -19,8 +19,8 @@ struct TreeStyle {
 
 /// The tree under `root`, one line per span, each ended by a newline, children in the order they are in. Iterative: depth
 /// costs no stack. Indentation stops at 64 levels; deeper spans say their depth instead, "(depth 65) name …". Text from
-/// services is shown, never executed (see printable()). A failed span ends with its error message (the attribute
-/// error.message).
+/// services is shown, never executed (see printable()). A span that never ended says "unfinished"; a
+/// failed one ends with its error message (the attribute error.message).
 std::string format_tree(const Span& root, TreeStyle style = {});
 
 /// Three significant digits: "250ns", "250µs", "12.3ms", "1.20s"; from a minute on "2m05s", from an hour on "3h02m".
