@@ -207,11 +207,7 @@ inline bool ScopedSpan::write(detail::ThreadRing& ring) noexcept {
   std::memcpy(out + 16, reinterpret_cast<const std::byte*>(&record_) + 16, sizeof record_ - 16);
   const std::uint64_t zero = 0;
   std::memcpy(attributes_ + size_, &zero, sizeof zero);  // the copy below ends at a multiple of 16
-  for (std::size_t at = 0; at < bytes - sizeof record_; at += 8) {  // words, as they were written: loads that the stores can feed
-    std::uint64_t attribute_part = 0;
-    std::memcpy(&attribute_part, attributes_ + at, sizeof attribute_part);
-    std::memcpy(out + sizeof record_ + at, &attribute_part, sizeof attribute_part);
-  }
+  for (std::size_t at = 0; at < bytes - sizeof record_; at += 16) std::memcpy(out + sizeof record_ + at, attributes_ + at, 16);
   ring.commit(bytes);
   return true;
 }
