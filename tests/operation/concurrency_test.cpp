@@ -167,9 +167,7 @@ TEST_CASE("once finish() has returned no listener of the operation runs: foreign
       others[id] = std::thread([&, id] {
         ++begun;
         for (int i = 0; i < 20; ++i) {
-          {
-            Op<Query> child{under(op), {}};
-          }
+          { Op<Query> child{under(op), {}}; }
           op.emit(Tick{});
           if (i % 5 == 2 && !poisoned) {
             auto own = std::make_shared<State>();
@@ -388,7 +386,9 @@ TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed
       if (id == 0) theirs = &foreign;
       ++begun;
       while (begun < 2) sched_yield();
-      Operation& from = node == Node::root || node == Node::own ? mine : node == Node::foreign ? *theirs.load() : static_cast<Operation&>(*shared);
+      Operation& from = node == Node::root || node == Node::own ? mine
+                        : node == Node::foreign                 ? *theirs.load()
+                                                                : static_cast<Operation&>(*shared);
       while (!over) {
         for (int i = 0; i < 20; ++i) from.emit(Tick{});
         sched_yield();
@@ -397,8 +397,8 @@ TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed
       while (begun > 0) sched_yield();
     });
   while (begun < 2) sched_yield();
-  Operation& target = node == Node::root   ? *mine.parent()
-                      : node == Node::own  ? mine
+  Operation& target = node == Node::root      ? *mine.parent()
+                      : node == Node::own     ? mine
                       : node == Node::foreign ? *theirs.load()
                                               : static_cast<Operation&>(*shared);
   target.on_data<Tick>([&] { heard.fetch_add(1, std::memory_order_relaxed); });

@@ -32,7 +32,19 @@ struct B {
 struct Note {};
 
 enum Kind { start_a, start_b, finish_a, finish_b, note, everything };
-enum Action { emit_here, finish_source, finish_other, register_here, register_above, remove_self, remove_other, nest, share, swap, nothing };
+enum Action {
+  emit_here,
+  finish_source,
+  finish_other,
+  register_here,
+  register_above,
+  remove_self,
+  remove_other,
+  nest,
+  share,
+  swap,
+  nothing
+};
 
 struct Node {
   Node* parent = nullptr;
@@ -108,7 +120,8 @@ class World {
       while (!event.node->dropped && event.index < event.node->listeners.size()) {
         const std::size_t number = event.node->listeners[event.index++];
         ModelListener& listener = listeners_[number];
-        if (number < event.registered && !listener.removed && (listener.kind == event.kind || listener.kind == everything)) return &listener;
+        if (number < event.registered && !listener.removed && (listener.kind == event.kind || listener.kind == everything))
+          return &listener;
       }
     return nullptr;
   }
