@@ -404,7 +404,9 @@ TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed
   target.on_data<Tick>([&] { heard.fetch_add(1, std::memory_order_relaxed); });
   for (int round = 0; round < rounds; ++round) {
     auto state = std::make_unique<State>();
-    Listener first = target.on_data<Tick>([&, s = state.get(), life = Life(alive)] {
+    Listener first = target.on_data<Tick>([&bad, s = state.get(), life = Life(alive)] {
+      if (s->value != State::good) ++bad;
+      sched_yield();  // so that it is often running when it is removed
       if (s->value != State::good) ++bad;
     });
     Listener second = target.on_data<Tick>([life = Life(alive)] {});
