@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -144,11 +145,13 @@ TEST_CASE("pthread_cancel in a listener and in a scope") {
   };
   SECTION("a start listener") {
     counting.root.on_start<Request>([&] { wait_for_cancellation(waiting); });
-    leaves(counting, [] { Op<Request> op{{}}; }, cancel);
+    leaves(
+        counting, [] { Op<Request> op{{}}; }, cancel);
   }
   SECTION("a finish listener") {
     counting.root.on_finish<Request>([&] { wait_for_cancellation(waiting); });
-    leaves(counting, [] { Op<Request> op{{}}; }, cancel);
+    leaves(
+        counting, [] { Op<Request> op{{}}; }, cancel);
   }
   SECTION("a data listener") {
     counting.root.on_data<Tick>([&] { wait_for_cancellation(waiting); });
@@ -174,7 +177,8 @@ TEST_CASE("pthread_cancel in a listener and in a scope") {
 
 TEST_CASE("pthread_cancel while finish() waits for a listener elsewhere: it waits on") {
   Counting counting;
-  std::atomic<bool> inside{false}, finishing{false}, go{false};
+  std::atomic<bool> inside{false}, finishing{false}, go{false}, emitted{false};
+  std::unique_ptr<PosixThread> other;  // joined here: that is a cancellation point
   std::atomic<int> finished_waiting{0};
   leaves(
       counting,
@@ -184,12 +188,15 @@ TEST_CASE("pthread_cancel while finish() waits for a listener elsewhere: it wait
           inside = true;
           while (!go) sched_yield();
         });
-        std::thread other([&] { op.emit(Tick{}); });
+        other = std::make_unique<PosixThread>([&] {
+          op.emit(Tick{});
+          emitted = true;
+        });
         while (!inside) sched_yield();
         finishing = true;
         op.finish();
         ++finished_waiting;
-        other.join();
+        while (!emitted) sched_yield();
         pthread_testcancel();
       },
       [&](PosixThread& thread) {

@@ -138,7 +138,9 @@ TEST_CASE("a closure whose copy throws is not registered and harms nothing") {
 TEST_CASE("a closure whose copy registers another listener does not deadlock") {
   struct Copying {
     explicit Copying(Op<Request>& o) : op(&o) {}
-    Copying(const Copying& other) : op(other.op) { op->on_data<Tick>([] {}); }
+    Copying(const Copying& other) : op(other.op) {
+      op->on_data<Tick>([] {});
+    }
     Copying(Copying&& other) noexcept = default;
     void operator()() const {}
     Op<Request>* op;
@@ -279,7 +281,8 @@ TEST_CASE("listeners removed inside a listener are destroyed at the latest when 
 }
 
 namespace {
-/// Bytes of the heap in use. (Sanitizers have heaps of their own, which mallinfo2 does not see: there the test only checks that nothing breaks.)
+/// Bytes of the heap in use. (Sanitizers have heaps of their own, which mallinfo2 does not see: there the test only checks that nothing
+/// breaks.)
 std::size_t heap_in_use() { return mallinfo2().uordblks; }
 }  // namespace
 

@@ -85,8 +85,8 @@ TEST_CASE("an observer hears start, finish and data of every type below its node
     query.finish();
     order.finish({30.0});
   }
-  CHECK(recorder.log == Log{"start order 1 items=2 customer=ada", "start Query 2", "data Query 2 ok=false", "finish Query 2",
-                            "finish order 1 total=30"});
+  CHECK(recorder.log ==
+        Log{"start order 1 items=2 customer=ada", "start Query 2", "data Query 2 ok=false", "finish Query 2", "finish order 1 total=30"});
 }
 
 TEST_CASE("an observer of an operation hears what happens below, its finish, and not its start") {

@@ -35,7 +35,9 @@ class EventView {
   bool has_value() const noexcept { return event_ != nullptr; }
   /// What this one call is called: title() const of Args, if it has one ("GET /orders/:id"); else empty. `buffer` holds the
   /// text where title() returns a std::string.
-  std::string_view title(std::string& buffer) const { return event_ != nullptr && info_.title != nullptr ? info_.title(event_, buffer) : std::string_view{}; }
+  std::string_view title(std::string& buffer) const {
+    return event_ != nullptr && info_.title != nullptr ? info_.title(event_, buffer) : std::string_view{};
+  }
   /// Hands the event's attributes to `sink`, if its type has describe(AttributeSink&) const.
   void describe(AttributeSink& sink) const {
     if (event_ != nullptr && info_.describe != nullptr) info_.describe(event_, sink);
@@ -63,13 +65,17 @@ class EventView {
   template <class Event>
   static std::string_view title_as(const void* event, std::string& buffer) {
     using Title = decltype(static_cast<const Event*>(event)->title());
-    if constexpr (std::is_same_v<Title, std::string>) return buffer = static_cast<const Event*>(event)->title();
-    else return static_cast<const Event*>(event)->title();
+    if constexpr (std::is_same_v<Title, std::string>)
+      return buffer = static_cast<const Event*>(event)->title();
+    else
+      return static_cast<const Event*>(event)->title();
   }
   template <class Event>
   static constexpr auto titler() -> std::string_view (*)(const void*, std::string&) {
-    if constexpr (requires(const Event& e) { e.title(); }) return &title_as<Event>;
-    else return nullptr;
+    if constexpr (requires(const Event& e) { e.title(); })
+      return &title_as<Event>;
+    else
+      return nullptr;
   }
   template <class Event, detail::Phase P>
   static constexpr Info info_of() {

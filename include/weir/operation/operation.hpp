@@ -203,7 +203,8 @@ class Op : public Operation {
 };
 
 /// A reference to an operation on the heap: it outlives its scope, and its children keep it alive. The last reference to
-/// go finishes it. Thread-safety: distinct handles: safe, even to one operation. Shared handle: unsafe.
+/// go finishes it. What calls emit() needs a reference until the call returns: a listener must not drop the last one.
+/// Thread-safety: distinct handles: safe, even to one operation. Shared handle: unsafe.
 template <class T>
 class Handle {
  public:

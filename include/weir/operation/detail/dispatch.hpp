@@ -27,12 +27,6 @@ struct Retired {
   Retired* next;
 };
 
-/// A finish that is destroying the listeners it dropped: their destructors may call finish() again.
-struct Dropping {
-  const Operation* node;
-  const Dropping* outer;
-};
-
 struct Dispatch {
   template <class Event, Phase P>
   static constexpr EventView::Info info = EventView::info_of<Event, P>();
@@ -304,32 +298,7 @@ struct Dispatch {
   }
 
   /// Completes the finish of an operation that has listeners, that another thread has been at, or that is not ours.
-  [[gnu::noinline]] static void drop(Operation& node, Slot* me) {
-    Slot* const home = home_of(node);
-    Lane* lanes = detach(node, home);
-    const bool shared = node.owner_ == no_thread;
-    const bool foreign = !shared && home != me;
-    if (foreign) heavy_barrier();
-    const bool others = foreign || node.touched_.load(std::memory_order_seq_cst);
-    if (me->depth == 0) {
-      if (others) wait_until_left(me, &node);
-    } else if (!nobody_runs(&node)) {
-      node.zombies_ = std::exchange(lanes, nullptr);
-      node.extras_ |= Operation::has_zombies;
-    }
-    const Dropping dropping{&node, me->dropping};
-    me->dropping = &dropping;
-    destroy_lanes(lanes, home);
-    me->dropping = dropping.outer;
-    if (foreign) {
-      SlotLock lock(*home);
-      node.locked_flags_ |= Operation::foreign_done;
-      node.state_.store(Operation::done, std::memory_order_release);  // from here on its owner may destroy it
-    } else {
-      node.state_.store(Operation::done, std::memory_order_release);
-      if (shared) release_shared(&node);
-    }
-  }
+  [[gnu::noinline]] static inline void drop(Operation& node, Slot* me);
 
   /// True for the one caller that is to finish the operation.
   [[gnu::always_inline]] static bool claim(Operation& node, Slot* me) {
@@ -348,47 +317,11 @@ struct Dispatch {
   }
 
   /// Another thread tried to finish this stack operation at the same time: who was first?
-  [[gnu::noinline, gnu::cold]] static bool settle(Operation& node, Slot* me) {
-    bool lost;
-    {
-      SlotLock lock(*me);
-      lost = (node.locked_flags_ & Operation::foreign_won) != 0;
-      // The other one may have been done before we overwrote its state.
-      if ((node.locked_flags_ & Operation::foreign_done) != 0) node.state_.store(Operation::done, std::memory_order_release);
-    }
-    return lost ? lose(node, me) : true;
-  }
+  [[gnu::noinline, gnu::cold]] static inline bool settle(Operation& node, Slot* me);
 
-  [[gnu::noinline, gnu::cold]] static bool claim_foreign(Operation& node, Slot* me) {
-    if (node.owner_ == no_thread) {
-      std::uint8_t expected = Operation::live;
-      if (!node.state_.compare_exchange_strong(expected, Operation::finishing, std::memory_order_acq_rel)) return lose(node, me);
-      node.references_.fetch_add(1, std::memory_order_relaxed);  // its listeners may let go of the last reference
-      return true;
-    }
-    {
-      SlotLock lock(*node.owner_);
-      if (node.state_.load(std::memory_order_seq_cst) == Operation::live) {
-        node.foreign_finish_.store(true, std::memory_order_seq_cst);
-        heavy_barrier();
-        if (node.state_.load(std::memory_order_seq_cst) == Operation::live) {
-          node.locked_flags_ |= Operation::foreign_won;
-          node.state_.store(Operation::finishing, std::memory_order_seq_cst);
-          return true;
-        }
-      }
-    }
-    return lose(node, me);
-  }
+  [[gnu::noinline, gnu::cold]] static inline bool claim_foreign(Operation& node, Slot* me);
 
-  [[gnu::noinline, gnu::cold]] static bool lose(Operation& node, Slot* me) {
-    if (me->depth != 0) return false;
-    for (const Dropping* d = me->dropping; d != nullptr; d = d->outer)
-      if (d->node == &node) return false;
-    for (unsigned round = 0; node.state_.load(std::memory_order_acquire) != Operation::done; ++round) pause(round);
-    if ((node.extras_ & Operation::has_zombies) != 0) wait_until_left(me, &node);  // a finish inside a listener did not
-    return false;
-  }
+  [[gnu::noinline, gnu::cold]] static inline bool lose(Operation& node, Slot* me);
 
   /// The nearest unfinished operation above; nullptr below a root.
   static Operation* nearest_unfinished(Operation* node) {
@@ -457,50 +390,16 @@ struct Dispatch {
   }
 
   /// Waits for a finish by another thread, so that the node may go. (In one of its own finish listeners: nothing to wait for.)
-  [[gnu::noinline, gnu::cold]] static void await_foreign_finish(Operation& node, Slot* me) {
-    for (unsigned round = 0; node.state_.load(std::memory_order_acquire) != Operation::done && !me->runs(&node); ++round) pause(round);
-  }
+  [[gnu::noinline, gnu::cold]] static inline void await_foreign_finish(Operation& node, Slot* me);
 
   /// What an operation leaves behind besides its listeners.
-  [[gnu::noinline, gnu::cold]] static void clean_up(Operation& node, Slot* me) {
-    if ((node.extras_ & Operation::has_zombies) != 0) {
-      if (me->depth == 0) wait_until_left(me, &node);
-      destroy_lanes(node.zombies_, home_of(node));
-    }
-    if ((node.extras_ & Operation::has_attachments) != 0)
-      for (Attachment* a = node.attachments_; a != nullptr;) delete std::exchange(a, a->next_);
-    if ((node.extras_ & Operation::counted_in_parent) != 0) node.parent_->children_.fetch_sub(1, std::memory_order_relaxed);
-    node.extras_ = 0;
-  }
+  [[gnu::noinline, gnu::cold]] static inline void clean_up(Operation& node, Slot* me);
 
   /// Drops one reference to a shared operation, and finishes it with the last. Iterative, so that chains of any length may
   /// go at once.
-  static void release_shared(Operation* node) {
-    while (node != nullptr && node->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      if (node->state_.load(std::memory_order_acquire) != Operation::done) {
-        node->references_.store(1, std::memory_order_relaxed);  // its finish listeners may start children, which may stay
-        struct Rest {                                           // also when one of them leaves by pthread_exit
-          Operation* node;
-          ~Rest() noexcept(false) { release_shared(node); }
-        } rest{node};
-        NoCancellation no_cancellation;
-        node->info_->finish(node);
-        rest.node = nullptr;
-        continue;
-      }
-      Operation* parent = std::exchange(node->holds_parent_, false) ? node->parent_ : nullptr;
-      node->info_->destroy(node);
-      node = parent;
-    }
-  }
+  static inline void release_shared(Operation* node);
 
-  [[noreturn, gnu::noinline, gnu::cold]] static void abort_outlived(const Operation& node) {
-    const std::string_view child = node.last_child_.load(std::memory_order_relaxed)->name;
-    std::fprintf(stderr,
-                 "weir: operation '%.*s' was destroyed before its child '%.*s'; use weir::start for children that outlive their parent\n",
-                 static_cast<int>(node.name().size()), node.name().data(), static_cast<int>(child.size()), child.data());
-    std::abort();
-  }
+  [[noreturn, gnu::noinline, gnu::cold]] static inline void abort_outlived(const Operation& node);
 };
 
 inline RootNode::~RootNode() { destroy_lanes(Dispatch::detach(*this, home_), home_); }
@@ -522,3 +421,5 @@ inline void end_slot(void* pointer) {
 }
 
 }  // namespace weir::inline v0::detail
+
+#include "weir/operation/detail/finish.hpp"  // IWYU pragma: export
