@@ -51,8 +51,8 @@ void RecordView::attributes(Attributes& out) const noexcept {
     std::uint64_t word = 0;
     std::memcpy(&word, at, sizeof word);
     const std::size_t bytes = attribute_bytes(word);
-    const RecordAttribute attribute{attribute_key(word), static_cast<AttributeValue::Type>(attribute_type(word)),
-                                    {reinterpret_cast<const char*>(at) + 8, bytes}};
+    const RecordAttribute attribute{
+        attribute_key(word), static_cast<AttributeValue::Type>(attribute_type(word)), {reinterpret_cast<const char*>(at) + 8, bytes}};
     at += 8 + padded(bytes);
     unsigned same = 0;
     while (same < out.count && out.items[same].key != attribute.key) ++same;

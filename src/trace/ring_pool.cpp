@@ -47,7 +47,7 @@ ThreadRing* RingPool::acquire(std::size_t capacity, std::size_t max_total_bytes)
   if (total_bytes_ + bytes_of(capacity) > max_total_bytes) return nullptr;
   void* memory = ::mmap(nullptr, sizeof(RingPage) + capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
-  void* at = ::operator new(sizeof(ThreadRing), std::align_val_t{alignof(ThreadRing)}, std::nothrow);
+  void* at = ::operator new (sizeof(ThreadRing), std::align_val_t{alignof(ThreadRing)}, std::nothrow);
   if (at == nullptr) {
     ::munmap(memory, sizeof(RingPage) + capacity);
     return nullptr;
@@ -102,7 +102,7 @@ void RingPool::destroy(ThreadRing* ring) noexcept {
   total_bytes_ -= bytes_of(ring->capacity());
   ::munmap(&ring->page(), sizeof(RingPage) + ring->capacity());
   ring->~ThreadRing();
-  ::operator delete(ring, std::align_val_t{alignof(ThreadRing)});
+  ::operator delete (ring, std::align_val_t{alignof(ThreadRing)});
 }
 
 void RingPool::in_child() noexcept {

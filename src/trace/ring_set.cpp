@@ -16,8 +16,7 @@ std::size_t valid_capacity(std::size_t bytes) {
 
 }  // namespace
 
-RingSet::RingSet(const Bounds& bounds) noexcept
-    : bounds_{valid_capacity(bounds.ring_bytes), bounds.max_rings, bounds.max_total_bytes} {
+RingSet::RingSet(const Bounds& bounds) noexcept : bounds_{valid_capacity(bounds.ring_bytes), bounds.max_rings, bounds.max_total_bytes} {
   (void)RingPool::instance();  // it registers itself with the process, which open() may be called under the mutex of
 }
 

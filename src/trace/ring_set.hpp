@@ -25,7 +25,7 @@ struct ReaderRing {
   std::uint64_t tail() const noexcept { return ring->page().tail.load(std::memory_order_relaxed); }  // written by the reader only
   /// The records before `position`, `spans` of them, are out of the ring.
   void take(std::uint64_t position, std::uint64_t spans) noexcept {
-    ring->page().tail.store(position, std::memory_order_release);  // the reader is done with them
+    ring->page().tail.store(position, std::memory_order_release);                           // the reader is done with them
     taken.store(taken.load(std::memory_order_relaxed) + spans, std::memory_order_release);  // totals() sees the tail's count first
   }
   /// Calls visit(record, position behind it) for what was not looked at yet, until it returns false: that one is offered again.

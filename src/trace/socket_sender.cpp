@@ -123,11 +123,11 @@ class Pump {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  Orders orders_;                       // guarded by mutex_
-  std::uint64_t flushed_ticket_ = 0;    // guarded by mutex_: the latest flush() that is done
+  Orders orders_;                                              // guarded by mutex_
+  std::uint64_t flushed_ticket_ = 0;                           // guarded by mutex_: the latest flush() that is done
   bool running_ = false, stopped_ = false, finished_ = false;  // guarded by mutex_
-  std::thread thread_;                  // guarded by mutex_
-  std::optional<net::EventFd> wake_;    // set once
+  std::thread thread_;                                         // guarded by mutex_
+  std::optional<net::EventFd> wake_;                           // set once
 
   // Written by the pump, read by any thread.
   std::atomic<std::uint64_t> delivered_{0}, too_large_{0}, unacknowledged_{0}, connects_{0};
@@ -137,13 +137,13 @@ class Pump {
   detail::Batch batch_;
   AtRisk at_risk_;
   net::Fd socket_;
-  bool blocked_ = false;       // the collector takes no more at the moment
+  bool blocked_ = false;  // the collector takes no more at the moment
   bool replies_ended_ = false;
   SteadyTime last_progress_{}, last_attempt_{}, connected_at_{}, last_look_for_open_{};
   std::optional<SteadyTime> last_complaint_;
-  bool complained_ = false;    // "lost" was said, "recovered" was not
-  milliseconds backoff_{0};    // until the next attempt, while spans wait
-  milliseconds interval_{0};   // between two rounds
+  bool complained_ = false;   // "lost" was said, "recovered" was not
+  milliseconds backoff_{0};   // until the next attempt, while spans wait
+  milliseconds interval_{0};  // between two rounds
   std::uint64_t reported_drops_ = 0;
   std::uint64_t flushing_ticket_ = 0;  // whose targets the rings have
   std::uint64_t random_ = 0;
@@ -319,7 +319,8 @@ bool Pump::connect_if_due(bool waiting, bool urgent) {
   socket_ = std::move(connected).value();
   int buffer = 0;
   socklen_t size = sizeof buffer;
-  if (::getsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &buffer, &size) == 0 && buffer > 0) at_risk_.set_buffer(static_cast<std::uint64_t>(buffer));
+  if (::getsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &buffer, &size) == 0 && buffer > 0)
+    at_risk_.set_buffer(static_cast<std::uint64_t>(buffer));
   blocked_ = replies_ended_ = false;
   connected_at_ = last_progress_ = now;
   connects_.fetch_add(1, std::memory_order_relaxed);
@@ -402,8 +403,7 @@ void Pump::disconnect(std::string_view reason) noexcept {
   try {
     config_.logger().log(Logger::Level::warning, "lost the collector at " + config_.path + ": " + std::string(reason) +
                                                      "; spans are kept until the rings are full");
-  } catch (const std::bad_alloc&) {
-  }
+  } catch (const std::bad_alloc&) {}
 }
 
 void Pump::wait(bool more) {

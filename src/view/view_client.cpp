@@ -85,8 +85,10 @@ Result<void> ViewClient::receive(const StopToken& stop, const std::function<void
     if (size > 0) {
       for (std::string_view data(buffer.data(), static_cast<std::size_t>(size)); !data.empty() && !stop.stop_requested();) {
         const auto got = lines.next(data, line);
-        if (got == net::LineSplitter::Got::line) take_line(line, on_span);
-        else if (got != net::LineSplitter::Got::nothing) ++skipped_;
+        if (got == net::LineSplitter::Got::line)
+          take_line(line, on_span);
+        else if (got != net::LineSplitter::Got::nothing)
+          ++skipped_;
       }
     } else if (size == -EAGAIN) {
       wait(fd.get(), *wake, std::chrono::milliseconds{60'000});

@@ -46,8 +46,8 @@ struct Client {
   std::size_t offset = 0;  // bytes of queue.front() that are sent
   std::size_t input = 0;   // bytes it has sent us
   bool input_open = true;
-  bool blocked = false;          // the last send was not taken in full
-  bool waiting = false;          // lines waited when it was last looked at
+  bool blocked = false;                // the last send was not taken in full
+  bool waiting = false;                // lines waited when it was last looked at
   SteadyClock::time_point progress{};  // when it last accepted a byte, or the first line came to wait
 };
 

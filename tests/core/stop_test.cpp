@@ -25,7 +25,9 @@ TEST_CASE("callbacks run once, at once when it is too late, not at all when they
   StopSource source;
   int early = 0, gone = 0, late = 0;
   StopCallback first(source.token(), [&] { ++early; });
-  { StopCallback removed(source.token(), [&] { ++gone; }); }
+  {
+    StopCallback removed(source.token(), [&] { ++gone; });
+  }
   source.request_stop();
   source.request_stop();
   StopCallback last(source.token(), [&] { ++late; });

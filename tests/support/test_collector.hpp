@@ -49,7 +49,8 @@ class TestConnection {
   std::vector<std::string> lines() const {
     std::vector<std::string> lines;
     std::size_t begin = 0;
-    for (std::size_t end; (end = text_.find('\n', begin)) != std::string::npos; begin = end + 1) lines.push_back(text_.substr(begin, end - begin));
+    for (std::size_t end; (end = text_.find('\n', begin)) != std::string::npos; begin = end + 1)
+      lines.push_back(text_.substr(begin, end - begin));
     return lines;
   }
 

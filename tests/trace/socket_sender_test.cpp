@@ -263,7 +263,11 @@ TEST_CASE("a collector that never reads costs drops, not time, and is given up")
   Recorder recorder;
   Tracer tracer{SocketSender{dir / "s", {.ring_bytes = 65536, .stall_timeout = 200ms, .logger = &recorder}}};
   TestConnection stalled = collector.accept();
-  for (int i = 0; i < 20'000; ++i) { ScopedSpan span = tracer.enter("x"); span.set("text", "some text of some length"); if (i % 100 == 0) std::this_thread::yield(); }
+  for (int i = 0; i < 20'000; ++i) {
+    ScopedSpan span = tracer.enter("x");
+    span.set("text", "some text of some length");
+    if (i % 100 == 0) std::this_thread::yield();
+  }
   check_invariant(tracer.stats());
   TestConnection next = collector.accept();  // it connects again
   REQUIRE(next.open());
@@ -284,7 +288,10 @@ TEST_CASE("stop keeps its deadline while the collector does not read") {
   TestCollector collector(dir / "s");
   Tracer tracer{SocketSender{dir / "s"}};
   TestConnection stalled = collector.accept();
-  for (int i = 0; i < 8000; ++i) { ScopedSpan span = tracer.enter("x"); span.set("text", "some text of some length"); }
+  for (int i = 0; i < 8000; ++i) {
+    ScopedSpan span = tracer.enter("x");
+    span.set("text", "some text of some length");
+  }
   CHECK(tracer.stop(50ms).dropped > 0);
   const auto stats = tracer.stats();
   check_invariant(stats);
@@ -334,7 +341,10 @@ TEST_CASE("a line longer than a collector reads is dropped and counted") {
   TestCollector collector(dir / "s");
   Tracer tracer{SocketSender{dir / "s"}, {.max_attribute_bytes = 250'000}};
   TestConnection connection = collector.accept();
-  { ScopedSpan span = tracer.enter("x"); span.set("controls", std::string(240'000, '\x01')); }
+  {
+    ScopedSpan span = tracer.enter("x");
+    span.set("controls", std::string(240'000, '\x01'));
+  }
   { ScopedSpan span = tracer.enter("y"); }
   CHECK(tracer.stop().pending == 0);
   connection.read_to_end();

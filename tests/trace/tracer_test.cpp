@@ -83,7 +83,10 @@ TEST_CASE("spans nest along the ambient context") {
   Tracer tracer{sink};
   {
     ScopedSpan a = tracer.enter("a");
-    { ScopedSpan b = tracer.enter("b"); ScopedSpan c = tracer.enter("c"); }
+    {
+      ScopedSpan b = tracer.enter("b");
+      ScopedSpan c = tracer.enter("c");
+    }
     ScopedSpan d = tracer.enter("d");
   }
   { ScopedSpan e = tracer.enter("e"); }
@@ -217,9 +220,18 @@ TEST_CASE("attributes are typed, and rendered as text") {
     span.set(std::string("run") + "time", 1);
   }
   const Span span = sink.spans().at(0);
-  const weir::StringAttributes expected{{"string", "temporary"}, {"literal", "text"}, {"empty", ""}, {"int", "-42"}, {"max", "9223372036854775807"},
-                                        {"min", "-9223372036854775808"}, {"unsigned", "7"}, {"double", "0.1"}, {"whole", "3"}, {"yes", "true"},
-                                        {"no", "false"}, {"runtime", "1"}};
+  const weir::StringAttributes expected{{"string", "temporary"},
+                                        {"literal", "text"},
+                                        {"empty", ""},
+                                        {"int", "-42"},
+                                        {"max", "9223372036854775807"},
+                                        {"min", "-9223372036854775808"},
+                                        {"unsigned", "7"},
+                                        {"double", "0.1"},
+                                        {"whole", "3"},
+                                        {"yes", "true"},
+                                        {"no", "false"},
+                                        {"runtime", "1"}};
   CHECK(span.attrs == expected);
 }
 
@@ -287,7 +299,10 @@ TEST_CASE("the last value of a key counts, however often it is set") {
 TEST_CASE("fail marks a span") {
   InMemorySender sink;
   Tracer tracer{sink};
-  { ScopedSpan span = tracer.enter("x"); span.fail("timeout"); }
+  {
+    ScopedSpan span = tracer.enter("x");
+    span.fail("timeout");
+  }
   const Span span = sink.spans().at(0);
   CHECK(span.failed());
   CHECK(span.attrs.at("error.message") == "timeout");
@@ -319,7 +334,10 @@ TEST_CASE("a span under a context that is not sampled is not recorded") {
     CHECK(Context::current() == unsampled);
     ambient.set("a", 1);
   }
-  { ScopedSpan child = tracer.enter(unsampled, "y"); CHECK(child.context() == unsampled); }
+  {
+    ScopedSpan child = tracer.enter(unsampled, "y");
+    CHECK(child.context() == unsampled);
+  }
   CHECK(sink.spans().empty());
   CHECK(tracer.stats().emitted == 0);
 }
@@ -344,7 +362,10 @@ TEST_CASE("ids are unique across threads") {
 TEST_CASE("a full ring drops the newest spans and counts them") {
   InMemorySender sink({.ring_bytes = 4096, .max_spans = 10});
   Tracer tracer{sink};
-  for (int i = 0; i < 1000; ++i) { ScopedSpan span = tracer.enter("x"); span.set("i", i); }
+  for (int i = 0; i < 1000; ++i) {
+    ScopedSpan span = tracer.enter("x");
+    span.set("i", i);
+  }
   const auto stats = tracer.stats();
   CHECK(stats.emitted == 1000);
   CHECK(stats.delivered == 10);
@@ -358,8 +379,14 @@ TEST_CASE("a full ring drops the newest spans and counts them") {
 TEST_CASE("a span larger than half its ring is dropped and counted") {
   InMemorySender sink({.ring_bytes = 4096});
   Tracer tracer{sink};
-  { ScopedSpan span = tracer.enter("x"); span.set("large", std::string(4000, 'x')); }
-  { ScopedSpan span = tracer.enter("y"); span.set("fits", std::string(1500, 'x')); }
+  {
+    ScopedSpan span = tracer.enter("x");
+    span.set("large", std::string(4000, 'x'));
+  }
+  {
+    ScopedSpan span = tracer.enter("y");
+    span.set("fits", std::string(1500, 'x'));
+  }
   CHECK(tracer.stats().dropped_too_large == 1);
   REQUIRE(sink.spans().size() == 1);
   CHECK(sink.spans()[0].name == "y");
@@ -371,7 +398,10 @@ TEST_CASE("threads beyond the bound on rings drop their spans and count them") {
   Tracer tracer{sink};
   { ScopedSpan span = tracer.enter("mine"); }
   std::thread([&] {
-    for (int i = 0; i < 1000; ++i) { ScopedSpan span = tracer.enter("refused"); CHECK_FALSE(span.recording()); }
+    for (int i = 0; i < 1000; ++i) {
+      ScopedSpan span = tracer.enter("refused");
+      CHECK_FALSE(span.recording());
+    }
   }).join();
   CHECK(tracer.stats().dropped_no_ring == 1000);
   CHECK(sink.spans().size() == 1);
@@ -402,7 +432,10 @@ TEST_CASE("a thousand threads come and go while others read, and every span is a
     std::vector<std::thread> threads;
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&] {
-        for (int n = 0; n < 20; ++n) { ScopedSpan span = tracer.enter("x"); span.set("n", n); }
+        for (int n = 0; n < 20; ++n) {
+          ScopedSpan span = tracer.enter("x");
+          span.set("n", n);
+        }
       });
     }
     for (auto& thread : threads) thread.join();
@@ -423,7 +456,10 @@ TEST_CASE("after stop spans are counted no-ops") {
   { ScopedSpan span = tracer.enter("before"); }
   auto open = std::make_unique<ScopedSpan>(tracer, weir::Name("open"));
   CHECK(tracer.stop().pending == 0);
-  { ScopedSpan span = tracer.enter("after"); CHECK_FALSE(span.recording()); }
+  {
+    ScopedSpan span = tracer.enter("after");
+    CHECK_FALSE(span.recording());
+  }
   open.reset();
   CHECK(tracer.stop().sent == 0);
   CHECK(sink.spans().size() == 1);

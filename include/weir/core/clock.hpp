@@ -76,10 +76,14 @@ class Ticker {
 
   /// `clock`: nullptr for the machine's own.
   explicit Ticker(const Clock* clock = nullptr) noexcept
-      : source_(clock != nullptr ? Source::clock : tsc_trusted() ? Source::tsc : Source::steady), clock_(clock) {}
+      : source_(clock != nullptr ? Source::clock
+                : tsc_trusted()  ? Source::tsc
+                                 : Source::steady),
+        clock_(clock) {}
 
   std::uint64_t now() const noexcept {
-    if (source_ == Source::tsc) [[likely]] return read_tsc();
+    if (source_ == Source::tsc) [[likely]]
+      return read_tsc();
     return source_ == Source::steady ? steady() : static_cast<std::uint64_t>(clock_->now().time_since_epoch().count());
   }
   Source source() const noexcept { return source_; }
@@ -122,9 +126,8 @@ class TickCalibration {
   Timestamp to_time(std::uint64_t ticks) const noexcept {
     if (ticker_.source() == Ticker::Source::clock) return Timestamp{std::chrono::nanoseconds{static_cast<std::int64_t>(ticks)}};
     const auto distance = static_cast<std::int64_t>(ticks - anchor_.ticks);  // either sign
-    const std::int64_t nanos = ticker_.source() == Ticker::Source::tsc
-                                   ? static_cast<std::int64_t>(static_cast<double>(distance) * nanos_per_tick_)
-                                   : distance;
+    const std::int64_t nanos =
+        ticker_.source() == Ticker::Source::tsc ? static_cast<std::int64_t>(static_cast<double>(distance) * nanos_per_tick_) : distance;
     return Timestamp{std::chrono::nanoseconds{anchor_.wall + nanos}};
   }
 

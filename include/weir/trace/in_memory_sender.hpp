@@ -19,9 +19,9 @@
 namespace weir::inline v0 {
 
 struct InMemorySenderOptions {
-  std::size_t ring_bytes = 1u << 20;      ///< per thread; rounded up to a power of two, from 4 KiB
-  std::size_t max_rings = 1024;           ///< threads beyond drop their spans
-  std::size_t max_spans = 1'000'000;      ///< kept; later ones stay in the rings, and are dropped when those are full
+  std::size_t ring_bytes = 1u << 20;  ///< per thread; rounded up to a power of two, from 4 KiB
+  std::size_t max_rings = 1024;       ///< threads beyond drop their spans
+  std::size_t max_spans = 1'000'000;  ///< kept; later ones stay in the rings, and are dropped when those are full
 };
 
 /// Thread-safety: shared: safe.

@@ -56,9 +56,7 @@ class ScopedSpan {
   void end() noexcept;
 
   /// For its children, here, on other threads, in other processes. Of a span that is not recorded: its parent's.
-  Context context() const noexcept {
-    return {TraceId{record_.trace_high, record_.trace_low}, SpanId{record_.span}, sampled_};
-  }
+  Context context() const noexcept { return {TraceId{record_.trace_high, record_.trace_low}, SpanId{record_.span}, sampled_}; }
   /// False: attributes need not be computed.
   bool recording() const noexcept { return state_ != State::done; }
 
@@ -86,15 +84,15 @@ class ScopedSpan {
   bool sampled_ = true;
   bool root_ = false;  // of the ambient context: there was no trace before
   std::uint8_t slot_ = detail::no_slot;
-  std::uint32_t count_ = 0;      // attributes
-  std::uint32_t size_ = 0;       // bytes of attributes, a multiple of 8
+  std::uint32_t count_ = 0;  // attributes
+  std::uint32_t size_ = 0;   // bytes of attributes, a multiple of 8
   std::uint32_t capacity_ = inline_bytes;
   std::uint32_t truncated_ = 0;  // attributes
   detail::AttributeLimits limits_;
   std::uint64_t tracer_id_ = 0;
-  detail::ThreadRing* ring_ = nullptr;      // where its slot is; alive as long as the slot is taken
-  detail::ThreadState* thread_ = nullptr;   // whose ambient context it is; nullptr: nobody's
-  std::byte* attributes_;                   // inline_ or the heap
+  detail::ThreadRing* ring_ = nullptr;     // where its slot is; alive as long as the slot is taken
+  detail::ThreadState* thread_ = nullptr;  // whose ambient context it is; nullptr: nobody's
+  std::byte* attributes_;                  // inline_ or the heap
   alignas(16) detail::SpanRecord record_;
   alignas(16) std::byte inline_[inline_bytes + 16];  // 16 more: zeros after the last attribute
 };

@@ -28,7 +28,7 @@ struct Resource {
 /// What a Tracer tells its sender. What is pointed to outlives the sender's stop().
 struct SenderSetup {
   Resource resource;
-  const Clock* clock = nullptr;                          ///< spans carry its ticks; nullptr: the machine's
+  const Clock* clock = nullptr;                           ///< spans carry its ticks; nullptr: the machine's
   const std::atomic<std::uint64_t>* unwritten = nullptr;  ///< spans the tracer dropped for want of a ring
 };
 

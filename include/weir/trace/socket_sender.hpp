@@ -26,13 +26,13 @@
 namespace weir::inline v0 {
 
 struct SocketSenderOptions {
-  std::size_t ring_bytes = 1u << 20;        ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
-  std::size_t max_rings = 1024;             ///< threads beyond drop their spans
-  std::size_t max_total_bytes = 256u << 20;  ///< of all rings of the process, whatever their tracer
-  std::chrono::milliseconds flush_interval{5};  ///< between two looks into the rings; up to 50 ms when nothing happens
-  std::chrono::milliseconds stall_timeout{5000};  ///< a collector that accepts nothing for so long is disconnected
+  std::size_t ring_bytes = 1u << 20;                 ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
+  std::size_t max_rings = 1024;                      ///< threads beyond drop their spans
+  std::size_t max_total_bytes = 256u << 20;          ///< of all rings of the process, whatever their tracer
+  std::chrono::milliseconds flush_interval{5};       ///< between two looks into the rings; up to 50 ms when nothing happens
+  std::chrono::milliseconds stall_timeout{5000};     ///< a collector that accepts nothing for so long is disconnected
   std::chrono::milliseconds send_ahead_after{1000};  ///< open for longer: the start is sent before the end
-  Logger* logger = nullptr;                     ///< nullptr: stderr_logger()
+  Logger* logger = nullptr;                          ///< nullptr: stderr_logger()
 };
 
 /// Thread-safety: shared: safe, once a Tracer has it. Before that: movable.

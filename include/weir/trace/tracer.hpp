@@ -25,8 +25,8 @@ namespace weir::inline v0 {
 
 struct TracerOptions {
   std::string service_name{};
-  std::size_t max_attributes = 128;        ///< per span; at most 255. More: larger records, fewer of them fit a ring
-  std::size_t max_attribute_bytes = 4096;  ///< per string; longer ones are cut. All of a span together: 256 KiB
+  std::size_t max_attributes = 128;              ///< per span; at most 255. More: larger records, fewer of them fit a ring
+  std::size_t max_attribute_bytes = 4096;        ///< per string; longer ones are cut. All of a span together: 256 KiB
   std::chrono::milliseconds stop_timeout{1000};  ///< how long the destructor may wait for spans to be delivered
   const Clock* clock = nullptr;                  ///< for tests; nullptr: the machine's
 };

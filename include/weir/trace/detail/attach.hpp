@@ -38,7 +38,7 @@ struct TracerEntry {
   Ticker ticker;
   AttributeLimits limits;
   std::atomic<bool> stopped{false};
-  std::atomic<std::uint32_t> refusals{0};       // attempts since the sender refused a ring; 0: it did not
+  std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
   std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0};
   TracerEntry *previous = nullptr, *next = nullptr;
 };
@@ -93,9 +93,9 @@ class Process {
   }
 
   std::mutex mutex_;
-  TracerEntry* tracers_ = nullptr;         // guarded by mutex_
-  ForkListener* listeners_ = nullptr;      // guarded by mutex_
-  std::uint64_t last_id_ = 0;              // guarded by mutex_
+  TracerEntry* tracers_ = nullptr;     // guarded by mutex_
+  ForkListener* listeners_ = nullptr;  // guarded by mutex_
+  std::uint64_t last_id_ = 0;          // guarded by mutex_
   std::atomic<std::uint64_t> generation_{0};
   std::once_flag prepared_;
   pthread_key_t key_{};

@@ -27,7 +27,7 @@ static_assert(std::endian::native == std::endian::little, "rings are little-endi
 inline constexpr std::uint64_t ring_magic = 0x31474e4952524557;  // "WERRING1"
 inline constexpr std::uint32_t ring_version = 1;
 inline constexpr std::size_t open_slots = 64;
-inline constexpr std::size_t record_alignment = 16;         // bytes
+inline constexpr std::size_t record_alignment = 16;          // bytes
 inline constexpr std::size_t max_record_bytes = 256 * 1024;  // the longest record, whatever the ring's size
 
 struct OpenSpan {

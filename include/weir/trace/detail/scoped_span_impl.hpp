@@ -63,7 +63,8 @@ inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId pa
 }
 
 [[gnu::always_inline]] inline void ScopedSpan::set(Name key, AttributeValue value) noexcept {  // inline: the switch folds away
-  if (state_ == State::done) [[unlikely]] return;
+  if (state_ == State::done) [[unlikely]]
+    return;
   detail::ThreadRing* ring = detail::thread_state.ring;  // any ring of this thread: ids are the process's
   const std::uint32_t id = ring != nullptr ? ring->name_id(key) : detail::name_table().intern(key.view());
   switch (value.type()) {
@@ -200,7 +201,8 @@ inline bool ScopedSpan::write(detail::ThreadRing& ring) noexcept {
   const std::uint64_t end = ring.ticks();
   const std::uint64_t bytes = (sizeof record_ + size_ + detail::record_alignment - 1) & ~(detail::record_alignment - 1);
   std::byte* out = ring.reserve(bytes);
-  if (out == nullptr) [[unlikely]] return false;
+  if (out == nullptr) [[unlikely]]
+    return false;
   const std::uint64_t header = detail::record_header(bytes, detail::RecordType::span, count_, record_.name);
   std::memcpy(out, &header, sizeof header);
   std::memcpy(out + 8, &end, sizeof end);
@@ -214,7 +216,8 @@ inline bool ScopedSpan::write(detail::ThreadRing& ring) noexcept {
 
 inline void ScopedSpan::end() noexcept {
   detail::ThreadState& thread = detail::thread_state;
-  if (state_ != State::plain || ring_ != thread.ring) [[unlikely]] return end_slowly();
+  if (state_ != State::plain || ring_ != thread.ring) [[unlikely]]
+    return end_slowly();
   state_ = State::done;
   write(*ring_);
   ring_->close_slot(slot_);
@@ -228,7 +231,8 @@ inline void ScopedSpan::restore_context(detail::ThreadState& thread) const noexc
   }
   thread.span.value = record_.parent;
   if (root_) thread.trace = {};
-  if (thread.ended_count != 0) [[unlikely]] detail::skip_ended(thread);
+  if (thread.ended_count != 0) [[unlikely]]
+    detail::skip_ended(thread);
 }
 
 [[gnu::noinline, gnu::cold]] inline void ScopedSpan::end_slowly() noexcept {

@@ -64,13 +64,15 @@ class alignas(128) ThreadRing {
     TraceId id;
     id.high = next_random();
     id.low = next_random();
-    if (!id.valid()) [[unlikely]] id.low = 1;
+    if (!id.valid()) [[unlikely]]
+      id.low = 1;
     return id;
   }
   /// Distinct in this ring: an odd multiple of a counter, xor a key of the ring's own.
   SpanId next_span_id() noexcept {
     std::uint64_t id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
-    if (id == 0) [[unlikely]] id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
+    if (id == 0) [[unlikely]]
+      id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
     return SpanId{id};
   }
 
@@ -79,14 +81,17 @@ class alignas(128) ThreadRing {
     if (!name.literal()) return name_table().intern(text);
     const auto address = reinterpret_cast<std::uintptr_t>(text.data());
     CachedName& cached = names_[(address ^ address >> 8) % name_cache_size];
-    if (cached.text == text.data() && cached.size == text.size()) [[likely]] return cached.id;
+    if (cached.text == text.data() && cached.size == text.size()) [[likely]]
+      return cached.id;
     return fill(cached, text);
   }
 
   /// Enters an open span into the table; no_slot when 64 are open already. `start` is taken last.
   unsigned open_slot(const SpanRecord& record) noexcept {
-    if (free_ == 0) [[unlikely]] reclaim_slots();
-    if (free_ == 0) [[unlikely]] return no_slot;
+    if (free_ == 0) [[unlikely]]
+      reclaim_slots();
+    if (free_ == 0) [[unlikely]]
+      return no_slot;
     const auto slot = static_cast<unsigned>(std::countr_zero(free_));
     free_ &= free_ - 1;
     OpenSpan& open = page_->open[slot];
