@@ -65,13 +65,13 @@ class TestCollector {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-    fd_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    fd_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || ::listen(fd_.get(), 16) != 0) {
       throw std::runtime_error("cannot listen on " + path);
     }
   }
   ~TestCollector() { ::unlink(path_.c_str()); }
-  /// Waits up to 20 s.
+  /// Waits up to 20 s; not open() if nobody comes.
   TestConnection accept() {
     pollfd waiting{fd_.get(), POLLIN, 0};
     ::poll(&waiting, 1, 20'000);
