@@ -30,6 +30,7 @@ class TestConnection {
       if (::poll(&waiting, 1, 100) <= 0) continue;
       char buffer[65536];
       const ssize_t size = ::recv(fd_.get(), buffer, sizeof buffer, 0);
+      ended_ = size == 0;
       if (size <= 0) break;
       text_.append(buffer, static_cast<std::size_t>(size));
     }
@@ -45,6 +46,8 @@ class TestConnection {
     if (size > 0) text_.append(buffer, 0, static_cast<std::size_t>(size));
   }
   const std::string& text() const { return text_; }
+  /// The other side has closed, and everything was read.
+  bool ended() const { return ended_; }
   /// The whole lines so far.
   std::vector<std::string> lines() const {
     std::vector<std::string> lines;
@@ -56,6 +59,7 @@ class TestConnection {
  private:
   net::Fd fd_;
   std::string text_;
+  bool ended_ = false;
 };
 
 class TestCollector {

@@ -249,6 +249,7 @@ TEST_CASE("a collector that closes in mid-stream is replaced by the next one, wi
   check_invariant(stats);
   CHECK(stats.in_flight == 0);
   CHECK(stats.connects == 6);
+  CHECK(stats.dropped_stopped == 0);
   CHECK(stats.delivered + stats.dropped() == emitted.size());
   CHECK(heard_ends.size() + stats.unacknowledged + stats.dropped() >= emitted.size());  // what is missing was at risk
   const auto lines = recorder.lines();
@@ -390,19 +391,27 @@ TEST_CASE("the child of a fork sends its own spans on its own connection, and no
   Tracer tracer{SocketSender{dir / "s"}};
   TestConnection parent = collector.accept();
   { ScopedSpan span = tracer.enter("of the parent"); }
+  int go_on[2];
+  REQUIRE(::pipe(go_on) == 0);
   const pid_t child = ::fork();
   if (child == 0) {
+    ::close(go_on[1]);
     { ScopedSpan span = tracer.enter("of the child"); }
     const bool good = tracer.stop(10s).pending == 0 && tracer.stats().delivered == 1;
+    char byte;
+    (void)!::read(go_on[0], &byte, 1);  // until the parent closes its end
     ::_exit(good ? 0 : 1);
   }
+  ::close(go_on[0]);
   TestConnection theirs = collector.accept();
   theirs.read_to_end();
+  CHECK(tracer.stop(10s).pending == 0);
+  parent.read_to_end();
+  CHECK(parent.ended());  // the child, which is still there, does not hold it open
+  ::close(go_on[1]);
   int status = 0;
   ::waitpid(child, &status, 0);
   CHECK(status == 0);
-  CHECK(tracer.stop(10s).pending == 0);
-  parent.read_to_end();
   CHECK(listen_to(parent).ended.size() == 1);
   CHECK(parent.text().find("of the child") == std::string::npos);
   const Heard heard = listen_to(theirs);
