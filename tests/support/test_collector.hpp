@@ -30,6 +30,7 @@ class TestConnection {
       if (::poll(&waiting, 1, 100) <= 0) continue;
       char buffer[65536];
       const ssize_t size = ::recv(fd_.get(), buffer, sizeof buffer, 0);
+      ended_ = size == 0;
       if (size <= 0) break;
       text_.append(buffer, static_cast<std::size_t>(size));
     }
@@ -45,6 +46,8 @@ class TestConnection {
     if (size > 0) text_.append(buffer, 0, static_cast<std::size_t>(size));
   }
   const std::string& text() const { return text_; }
+  /// The other side has closed, and everything was read.
+  bool ended() const { return ended_; }
   /// The whole lines so far.
   std::vector<std::string> lines() const {
     std::vector<std::string> lines;
@@ -57,6 +60,7 @@ class TestConnection {
  private:
   net::Fd fd_;
   std::string text_;
+  bool ended_ = false;
 };
 
 class TestCollector {
@@ -66,13 +70,13 @@ class TestCollector {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-    fd_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    fd_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || ::listen(fd_.get(), 16) != 0) {
       throw std::runtime_error("cannot listen on " + path);
     }
   }
   ~TestCollector() { ::unlink(path_.c_str()); }
-  /// Waits up to 20 s.
+  /// Waits up to 20 s; not open() if nobody comes.
   TestConnection accept() {
     pollfd waiting{fd_.get(), POLLIN, 0};
     ::poll(&waiting, 1, 20'000);

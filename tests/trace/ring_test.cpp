@@ -205,6 +205,25 @@ TEST_CASE("a ring whose span is still open is not used again") {
   CHECK(set.refresh().empty());
 }
 
+TEST_CASE("a ring whose sender and thread are gone waits for its last open span") {
+  auto first = std::make_unique<RingSet>(RingSet::Bounds{16384, 10, SIZE_MAX});
+  ThreadRing* ring = first->open();
+  SpanRecord record{};
+  record.span = 1;
+  const unsigned slot = ring->open_slot(record);
+  ring->close();
+  ring->let_go();
+  first.reset();
+  RingSet second({16384, 10, SIZE_MAX});
+  ThreadRing* other = second.open();
+  CHECK(other != ring);
+  ring->abandon_slot(slot);
+  ThreadRing* again = second.open();
+  CHECK(again == ring);
+  other->let_go();
+  again->let_go();
+}
+
 TEST_CASE("names are interned once, from literals and from text made at run time") {
   NameTable& table = name_table();
   const std::uint32_t id = table.intern("a name of this test");
