@@ -33,6 +33,11 @@ void await(const std::atomic<bool>& flag) {
   while (!flag.load(std::memory_order_acquire)) sched_yield();
 }
 
+/// Lets a little time pass, so that rounds differ.
+void delay(int turns) {
+  for (int i = 0; i < turns; ++i) asm volatile("");
+}
+
 /// Runs work(0) ... work(count - 1), each on a thread of its own, all beginning together.
 template <class Work>
 void together(int count, Work work) {
@@ -118,7 +123,7 @@ TEST_CASE("registration, removal, emission and swap overlap, with exact counts")
       while (running != 0) {  // comes and goes on whatever root is installed
         Op<Query> query{{}};
         Operation& root = *query.parent();
-        Listener listener = root.on_data<Tick>([life = Life(alive), large = std::array<int, 20>{}] {});
+        Listener listener = root.on_data<Tick>([life = Life(alive), large = std::array<int, 20>{}] { (void)large; });
         Listener other = root.on_start<Request>([life = Life(alive)] {});
         removed += listener.remove() + other.remove();
       }
@@ -201,9 +206,13 @@ TEST_CASE("a listener that another thread registers while the operation finishes
   constexpr int rounds = 10'000 / scale;
   std::atomic<Op<Request>*> target{nullptr};
   std::atomic<int> open{-1}, registered{-1}, returned{-1}, closing{-1}, idle{-1}, late{0};
+  const auto until = [&](int round) {  // hot at first, so that the threads really meet
+    for (int i = 0; open < round; ++i)
+      if (i > 2000) sched_yield();
+  };
   std::thread registrar([&] {
     for (int round = 0; round < rounds; ++round) {
-      while (open < round) sched_yield();
+      until(round);
       target.load()->on_finish<Query>([&, round] {
         if (returned >= round) ++late;
       });
@@ -212,7 +221,7 @@ TEST_CASE("a listener that another thread registers while the operation finishes
   });
   std::thread children([&] {
     for (int round = 0; round < rounds; ++round) {
-      while (open < round) sched_yield();
+      until(round);
       while (closing < round) {
         for (int i = 0; i < 20; ++i) Op<Query> child{under(*target.load()), {}};
         sched_yield();
@@ -224,7 +233,7 @@ TEST_CASE("a listener that another thread registers while the operation finishes
     Op<Request> op{{}};
     target = &op;
     open = round;
-    for (int i = 0; i < round % 256; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+    delay(round * 7 % 1000);
     op.finish();
     returned = round;
     while (registered < round) sched_yield();
@@ -260,7 +269,7 @@ TEST_CASE("of two finishes at once one delivers, and the other returns after it:
     Op<Request> op{{}};
     target = &op;
     while (round % 2 == 0 && target.load(std::memory_order_relaxed) != nullptr) sched_yield();
-    for (int i = 0; i < round % 64; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+    delay(round % 64);
     op.finish();
     if (finishes.load() != round + 1) ++early;
     while (turn.load() != round + 1) sched_yield();
