@@ -203,6 +203,21 @@ TEST_CASE("a stale handle does not remove what was registered later on the same 
   CHECK(fresh.remove());
 }
 
+TEST_CASE("a stale handle does not remove what was registered later in the same memory of the same node") {
+  int calls = 0;
+  Op<Request> op{{}};
+  op.on_data<int>([] {});
+  for (int i = 0; i < 100; ++i) {
+    Listener old = op.on_data<Tick>([] {});
+    REQUIRE(old.remove());
+    Listener fresh = op.on_data<Tick>([&] { ++calls; });
+    CHECK_FALSE(old.remove());
+    op.emit(Tick{});
+    CHECK(fresh.remove());
+  }
+  CHECK(calls == 100);
+}
+
 TEST_CASE("a listener may remove itself: it is not destroyed under its own feet, but soon after") {
   std::atomic<int> alive{0};
   int calls = 0;
