@@ -33,6 +33,11 @@ void await(const std::atomic<bool>& flag) {
   while (!flag.load(std::memory_order_acquire)) sched_yield();
 }
 
+/// Lets a little time pass, so that rounds differ.
+void delay(int turns) {
+  for (int i = 0; i < turns; ++i) asm volatile("");
+}
+
 /// Runs work(0) ... work(count - 1), each on a thread of its own, all beginning together.
 template <class Work>
 void together(int count, Work work) {
@@ -118,12 +123,12 @@ TEST_CASE("registration, removal, emission and swap overlap, with exact counts")
       while (running != 0) {  // comes and goes on whatever root is installed
         Op<Query> query{{}};
         Operation& root = *query.parent();
-        Listener listener = root.on_data<Tick>([life = Life(alive), large = std::array<int, 20>{}] {});
+        Listener listener = root.on_data<Tick>([life = Life(alive), large = std::array<int, 20>{}] { (void)large; });
         Listener other = root.on_start<Request>([life = Life(alive)] {});
         removed += listener.remove() + other.remove();
       }
     } else {
-      for (int i = 0; i < swaps; ++i) swap_root(make());
+      for (int i = 0; i < swaps || running != 0; ++i) swap_root(make());
     }
   });
   CHECK(starts == 3 * operations);
@@ -201,9 +206,13 @@ TEST_CASE("a listener that another thread registers while the operation finishes
   constexpr int rounds = 10'000 / scale;
   std::atomic<Op<Request>*> target{nullptr};
   std::atomic<int> open{-1}, registered{-1}, returned{-1}, closing{-1}, idle{-1}, late{0};
+  const auto until = [&](int round) {  // hot at first, so that the threads really meet
+    for (int i = 0; open < round; ++i)
+      if (i > 2000) sched_yield();
+  };
   std::thread registrar([&] {
     for (int round = 0; round < rounds; ++round) {
-      while (open < round) sched_yield();
+      until(round);
       target.load()->on_finish<Query>([&, round] {
         if (returned >= round) ++late;
       });
@@ -212,7 +221,7 @@ TEST_CASE("a listener that another thread registers while the operation finishes
   });
   std::thread children([&] {
     for (int round = 0; round < rounds; ++round) {
-      while (open < round) sched_yield();
+      until(round);
       while (closing < round) {
         for (int i = 0; i < 20; ++i) Op<Query> child{under(*target.load()), {}};
         sched_yield();
@@ -224,7 +233,7 @@ TEST_CASE("a listener that another thread registers while the operation finishes
     Op<Request> op{{}};
     target = &op;
     open = round;
-    for (int i = 0; i < round % 256; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+    delay(round * 7 % 1000);
     op.finish();
     returned = round;
     while (registered < round) sched_yield();
@@ -260,7 +269,7 @@ TEST_CASE("of two finishes at once one delivers, and the other returns after it:
     Op<Request> op{{}};
     target = &op;
     while (round % 2 == 0 && target.load(std::memory_order_relaxed) != nullptr) sched_yield();
-    for (int i = 0; i < round % 64; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+    delay(round % 64);
     op.finish();
     if (finishes.load() != round + 1) ++early;
     while (turn.load() != round + 1) sched_yield();
@@ -425,6 +434,37 @@ TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed
   CHECK(removed == 2 * rounds);
 }
 
+TEST_CASE("once remove() has returned the listener does not begin on a thread that is just entering a stack operation") {
+  constexpr int rounds = 20'000 / scale;
+  std::atomic<Op<Request>*> target{nullptr};
+  std::atomic<int> entered{-1}, bad{0};
+  std::thread other([&] {
+    for (int round = 0; round < rounds; ++round) {
+      Op<Request>* op;
+      for (int i = 0; (op = target.exchange(nullptr)) == nullptr; ++i)
+        if (i > 2000) sched_yield();
+      op->emit(Tick{});
+      entered = round;
+    }
+  });
+  for (int round = 0; round < rounds; ++round) {
+    std::atomic<bool> poisoned{false};
+    Op<Request> op{{}};
+    op.on_data<Tick>([] {});  // so that its lane stays
+    Listener listener = op.on_data<Tick>([&] {
+      if (poisoned.load()) ++bad;
+    });
+    target = &op;
+    delay(round % 128);
+    listener.remove();
+    poisoned = true;
+    for (int i = 0; entered < round; ++i)
+      if (i > 2000) sched_yield();
+  }
+  other.join();
+  CHECK(bad == 0);
+}
+
 TEST_CASE("several threads remove the same listeners: each is removed once") {
   std::atomic<int> removed{0}, alive{0};
   Op<Request> op{{}};
@@ -448,17 +488,20 @@ TEST_CASE("removal races with the finish of the operation: each closure is destr
   std::atomic<int> alive{0};
   std::atomic<bool> over{false};
   std::atomic<Listener*> offered{nullptr};
+  std::atomic<int> taken{0};
   std::thread remover([&] {
     for (; !over; sched_yield())
       if (Listener* listener = offered.exchange(nullptr)) {
         listener->remove();
         delete listener;
+        ++taken;
       }
   });
-  for (int round = 0; round < 20'000 / scale; ++round) {
+  for (int round = 0; round < 20'000 / scale || taken < 200 / scale; ++round) {
     Op<Request> op{{}};
     delete offered.exchange(new Listener(op.on_data<Tick>([life = Life(alive)] {})));
     op.on_data<Tick>([life = Life(alive)] {});
+    delay(round % 128);
     op.finish();
   }
   over = true;
@@ -497,7 +540,7 @@ TEST_CASE("a slow listener blocks nobody: others register, emit, remove and fini
 TEST_CASE("swaps while threads run and operations end on other threads: all roots are freed") {
   constexpr int swaps = 10'000 / scale;
   std::atomic<bool> over{false};
-  std::atomic<int> alive{0}, bad{0};
+  std::atomic<int> alive{0}, bad{0}, made{0};
   std::mutex mutex;
   std::vector<std::unique_ptr<Op<Request>>> bag;
   std::vector<Handle<Request>> handles;
@@ -507,6 +550,7 @@ TEST_CASE("swaps while threads run and operations end on other threads: all root
       threads.emplace_back([&, id] {
         for (int i = 0; !over; ++i) {
           { Op<Request> op{{i}}; }
+          ++made;
           auto left = std::make_unique<Op<Request>>(Request::Args{i});
           left->finish();
           Handle<Request> handle = start<Request>({i});
@@ -527,7 +571,8 @@ TEST_CASE("swaps while threads run and operations end on other threads: all root
           if (id == 3 && i % 50 == 0) std::thread([taken = std::move(taken), handle] { Op<Query> op{{}}; }).join();
         }
       });
-    for (int i = 0; i < swaps; ++i) {
+    for (int i = 0; i < swaps || made < swaps; ++i) {
+      if (i % 64 == 0) sched_yield();
       Root root;
       auto state = std::make_shared<State>();
       root.on_start<Request>([&, state, life = Life(alive)] {

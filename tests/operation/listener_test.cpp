@@ -100,7 +100,8 @@ TEST_CASE("closures of any size, alignment and value category are kept until the
     op.on_data<Tick>([life = Life(alive), &calls] { ++calls; });
     op.on_data<Tick>([life = Life(alive), &calls, large = std::array<int, 100>{1}] { calls += large[0]; });
     op.on_data<Tick>([life = Life(alive), &calls, only = std::make_unique<int>(1)] { calls += *only; });
-    op.on_data<Tick>([life = Life(alive), &calls, only = std::make_unique<int>(1), large = std::array<int, 100>{}] { calls += *only; });
+    op.on_data<Tick>(
+        [life = Life(alive), &calls, only = std::make_unique<int>(1), large = std::array<int, 100>{}] { calls += *only + large[1]; });
     struct alignas(64) Aligned {
       int one = 1;
     };
@@ -200,6 +201,21 @@ TEST_CASE("a stale handle does not remove what was registered later on the same 
   op.emit(Tick{});
   CHECK(calls == 1);
   CHECK(fresh.remove());
+}
+
+TEST_CASE("a stale handle does not remove what was registered later in the same memory of the same node") {
+  int calls = 0;
+  Op<Request> op{{}};
+  op.on_data<int>([] {});
+  for (int i = 0; i < 100; ++i) {
+    Listener old = op.on_data<Tick>([] {});
+    REQUIRE(old.remove());
+    Listener fresh = op.on_data<Tick>([&] { ++calls; });
+    CHECK_FALSE(old.remove());
+    op.emit(Tick{});
+    CHECK(fresh.remove());
+  }
+  CHECK(calls == 100);
 }
 
 TEST_CASE("a listener may remove itself: it is not destroyed under its own feet, but soon after") {
@@ -312,7 +328,7 @@ TEST_CASE("registrations and removals among others that come and go do not grow 
     oldest.remove();
     switch (i % 3) {
       case 0: oldest = root.on_start<Request>([] {}); break;
-      case 1: oldest = root.on_finish<Request>([large = std::array<int, 20>{}] {}); break;
+      case 1: oldest = root.on_finish<Request>([large = std::array<int, 20>{}] { (void)large; }); break;
       default: oldest = root.on_data<Tick>([] {}); break;
     }
   };
