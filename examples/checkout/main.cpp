@@ -85,11 +85,14 @@ Reply show_order(Database& db, const httplib::Request& request) {
 
 Reply create_order(Database& db, const httplib::Request& request) {
   const json wanted = json::parse(request.body, nullptr, false);
-  if (!wanted.is_object() || !wanted["customer"].is_string() || !wanted["product"].is_number_integer() ||
-      !wanted["quantity"].is_number_integer())
-    return {400, {{"error", "expected {\"customer\":text,\"product\":id,\"quantity\":number}"}}};
+  const auto integer = [&](const char* key) {
+    return wanted.contains(key) && wanted[key].is_number_integer() ? wanted[key].get<std::int64_t>() : 0;
+  };
+  const std::int64_t product = integer("product"), quantity = integer("quantity");
+  if (!wanted.is_object() || !wanted.contains("customer") || !wanted["customer"].is_string() || product < 1 || quantity < 1)
+    return {400, {{"error", "expected {\"customer\":text,\"product\":id,\"quantity\":number above 0}"}}};
   const auto customer = wanted["customer"].get<std::string>();
-  const auto product = wanted["product"].get<std::int64_t>(), quantity = wanted["quantity"].get<std::int64_t>();
+  if (db.run("SELECT 1 FROM products WHERE id = ?", {product}) == 0) return {404, {{"error", "no such product"}}};
   db.run("BEGIN IMMEDIATE");
   try {
     db.run("UPDATE products SET stock = stock - ? WHERE id = ?", {quantity, product});  // CHECK (stock >= 0) may refuse it

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "weir/core/text.hpp"
 #include "weir/trace/event.hpp"
 
 namespace weir::inline v0::detail {
@@ -24,9 +25,6 @@ void append_integer(std::string& out, std::int64_t number);
 /// to_json without the detour over a new string.
 void append_json(std::string& out, const Event& event);
 void append_json(std::string& out, const Span& span);
-
-/// The length of the UTF-8 sequence at the start of `text` (1 to 4); 0 if it does not start with a valid one or is empty.
-std::size_t utf8_length(std::string_view text) noexcept;
 
 bool valid_utf8(std::string_view text) noexcept;
 

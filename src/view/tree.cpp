@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "trace/text.hpp"
+#include "weir/core/text.hpp"
 
 namespace weir::inline v0 {
 
@@ -46,23 +46,6 @@ void append_span(std::string& out, const Span& span, TreeStyle style) {
     append_coloured(out, text, style.colour ? red : "");
   }
   out += '\n';
-}
-
-/// Characters that move the cursor, turn the writing direction or break the line without showing.
-bool hidden(char32_t c) {
-  return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x061c || c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e) ||
-         (c >= 0x2066 && c <= 0x2069);
-}
-
-/// Requires: `sequence` is one valid UTF-8 sequence.
-char32_t code_point(std::string_view sequence) {
-  const auto byte = [&](std::size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(sequence[i])); };
-  switch (sequence.size()) {
-    case 1: return byte(0);
-    case 2: return (byte(0) & 0x1f) << 6 | (byte(1) & 0x3f);
-    case 3: return (byte(0) & 0x0f) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f);
-    default: return (byte(0) & 0x07) << 18 | (byte(1) & 0x3f) << 12 | (byte(2) & 0x3f) << 6 | (byte(3) & 0x3f);
-  }
 }
 
 }  // namespace
@@ -135,24 +118,7 @@ std::string format_duration(std::chrono::nanoseconds duration) {
 std::string printable(std::string_view text) {
   std::string out;
   out.reserve(text.size());
-  while (!text.empty()) {
-    const std::size_t size = detail::utf8_length(text);
-    if (size == 0) {
-      out += "\xef\xbf\xbd";
-      text.remove_prefix(1);
-      continue;
-    }
-    const std::string_view sequence = text.substr(0, size);
-    const char32_t c = code_point(sequence);
-    if (!hidden(c)) {
-      out += sequence;
-    } else if (c < 0x80) {
-      out += fmt::format("\\x{:02x}", static_cast<std::uint32_t>(c));
-    } else {
-      out += fmt::format("\\u{{{:04x}}}", static_cast<std::uint32_t>(c));
-    }
-    text.remove_prefix(size);
-  }
+  detail::append_printable(out, text);
   return out;
 }
 

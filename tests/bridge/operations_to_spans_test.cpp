@@ -1,8 +1,10 @@
 #include "weir/bridge/operations_to_spans.hpp"
 
 #include <algorithm>
-#include <functional>
+#include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -13,6 +15,25 @@
 #include "weir/trace/in_memory_sender.hpp"
 
 using namespace weir;
+
+namespace {
+
+thread_local std::uint64_t allocations = 0;
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  ++allocations;
+  return std::malloc(size);
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
 
 namespace {
 
@@ -198,4 +219,20 @@ TEST_CASE("what is not sampled is not recorded, and neither is anything below it
     Op<Query> query{{"select 1"}};
   }
   CHECK(bridged.spans().empty());
+}
+
+TEST_CASE("operations that become spans allocate nothing in the long run") {
+  Bridged bridged;
+  const auto run = [] {
+    Op<Request> request{{"GET", "/"}};
+    for (int i = 0; i < 3; ++i) {
+      Op<Query> query{{"select 1"}};
+    }
+    request.finish({.status = 200});
+  };
+  run();
+  const std::uint64_t before = allocations;
+  for (int i = 0; i < 100; ++i) run();
+  CHECK(allocations == before);
+  CHECK(bridged.spans().size() == 404);
 }

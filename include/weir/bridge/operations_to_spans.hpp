@@ -29,7 +29,7 @@ class OperationsToSpans final : public Observer {
     const Context around = Context::current();
     // An implicit parent has made its span the ambient one; a span entered by hand below it is nearer still.
     const bool ambient = above == nullptr || (operation.implicit() && above->thread == &detail::thread_state);
-    thread_local std::string buffer;
+    std::string buffer;
     const std::string_view title = args.title(buffer);
     const Name name = title.empty() ? Name::from_static(operation.name()) : Name(title);
     auto* open = new (std::nothrow) Open(tracer_, ambient ? around : above->span.context(), name, operation.kind());

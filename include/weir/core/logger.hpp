@@ -3,12 +3,11 @@
 // One virtual call; the default writes one line to stderr.
 
 #include <cstdio>
-#include <initializer_list>
 #include <span>
-#include <string>
 #include <string_view>
 
 #include "weir/core/attribute.hpp"
+#include "weir/core/text.hpp"
 
 namespace weir::inline v0 {
 
@@ -34,40 +33,33 @@ inline std::string_view to_string(Logger::Level level) noexcept {
 
 namespace detail {
 
-inline void append_printable(std::string& line, std::string_view text) {
-  constexpr char hex[] = "0123456789abcdef";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f) {
-      line += c;
-    } else {
-      line.append("\\x");
-      line += hex[byte >> 4];
-      line += hex[byte & 15];
-    }
-  }
-}
-
 class StderrLogger final : public Logger {
  public:
   void log(Level level, std::string_view message, std::span<const Attribute> attributes) noexcept override {
     if (level < Level::warning) return;
-    std::string line = "weir: ";
-    line.append(to_string(level)).append(": ");
+    StderrLine line;
+    line.append("weir: ");
+    line.append(to_string(level));
+    line.append(": ");
     append_printable(line, message);
     for (const Attribute& attribute : attributes) {
-      line += ' ';
+      line.append(" ");
       append_printable(line, attribute.key.view());
-      line += '=';
+      line.append("=");
+      char number[32];
       switch (attribute.value.type()) {
         case AttributeValue::Type::string: append_printable(line, attribute.value.text()); break;
-        case AttributeValue::Type::integer: line += std::to_string(attribute.value.integer()); break;
-        case AttributeValue::Type::real: line += std::to_string(attribute.value.real()); break;
-        case AttributeValue::Type::boolean: line += attribute.value.boolean() ? "true" : "false"; break;
+        case AttributeValue::Type::integer:
+          line.append({number, static_cast<std::size_t>(
+                                   std::snprintf(number, sizeof number, "%lld", static_cast<long long>(attribute.value.integer())))});
+          break;
+        case AttributeValue::Type::real:
+          line.append({number, static_cast<std::size_t>(std::snprintf(number, sizeof number, "%.15g", attribute.value.real()))});
+          break;
+        case AttributeValue::Type::boolean: line.append(attribute.value.boolean() ? "true" : "false"); break;
       }
     }
-    line += '\n';
-    std::fwrite(line.data(), 1, line.size(), stderr);
+    line.write();
   }
 };
 

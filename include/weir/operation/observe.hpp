@@ -9,6 +9,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <new>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -104,10 +105,15 @@ concept ObserverPointer = requires(P pointer) {
   { *pointer } -> std::convertible_to<Observer&>;
 };
 
-/// State that an observer keeps on an operation (Operation::attach). Destroyed with the operation.
+/// State that an observer keeps on an operation (Operation::attach). Destroyed with the operation. Made with
+/// `new (std::nothrow)`: its memory comes from a few blocks that each thread keeps for this, so that observing allocates
+/// nothing in the long run. Thread-safety: that of the operation's events.
 class Attachment {
  public:
   virtual ~Attachment() = default;
+  static void* operator new(std::size_t size, const std::nothrow_t&) noexcept;
+  static void operator delete(void* block, std::size_t size) noexcept;
+  static void operator delete(void* block, const std::nothrow_t&) noexcept;
 
  private:
   friend class Operation;

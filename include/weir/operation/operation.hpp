@@ -21,7 +21,7 @@
 //   live ──finish()──▶ finishing (its finish listeners run) ──▶ finished (its listeners are gone; events pass through it)
 //
 // Costs: with no listener for its type anywhere, start and finish are a few instructions; no allocation, lock or shared
-// write on any path but registration. docs/operations.md has the patterns.
+// write on any path but registration.
 
 #include <exception>
 #include <type_traits>

@@ -416,6 +416,8 @@ inline void end_slot(void* pointer) {
     unused = hand_over_locked(slot);
   }
   delete unused;
+  while (slot->spare_blocks != nullptr) ::operator delete(std::exchange(slot->spare_blocks, slot->spare_blocks->next));
+  slot->spare_count = 0;
   slot->used.store(false, std::memory_order_release);
   thread_slot = nullptr;
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 
+#include "weir/core/text.hpp"
 #include "weir/operation/listener.hpp"
 
 #if defined(__cpp_exceptions)
@@ -56,9 +57,15 @@ inline void report(const ListenerError& error) {
     handler->call(handler, error);
     drop_error_handler(handler);
   } else {
-    std::fprintf(stderr, "weir: a listener threw on operation '%.*s' (event %.*s): %.*s%s\n", static_cast<int>(error.operation.size()),
-                 error.operation.data(), static_cast<int>(error.event.size()), error.event.data(), static_cast<int>(error.what.size()),
-                 error.what.data(), error.disabled ? ". It threw 100 times in a row and is disabled" : "");
+    StderrLine line;
+    line.append("weir: a listener threw on operation '");
+    append_printable(line, error.operation);
+    line.append("' (event ");
+    append_printable(line, error.event);
+    line.append("): ");
+    append_printable(line, error.what);
+    if (error.disabled) line.append(". It threw 100 times in a row and is disabled");
+    line.write();
   }
 }
 

@@ -118,6 +118,21 @@ inline std::int64_t EventView::time() const noexcept {
   return time_;
 }
 
+inline void* Attachment::operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  if (size > detail::SpareBlock::size) return ::operator new(size, std::nothrow);
+  detail::Slot* const me = detail::this_slot();
+  if (me->spare_blocks == nullptr) return ::operator new(detail::SpareBlock::size, std::nothrow);
+  --me->spare_count;
+  return std::exchange(me->spare_blocks, me->spare_blocks->next);
+}
+inline void Attachment::operator delete(void* block, std::size_t size) noexcept {
+  detail::Slot* const me = detail::this_slot();
+  if (size > detail::SpareBlock::size || me->spare_count == detail::SpareBlock::max_kept) return ::operator delete(block);
+  ++me->spare_count;
+  me->spare_blocks = new (block) detail::SpareBlock{me->spare_blocks};
+}
+inline void Attachment::operator delete(void* block, const std::nothrow_t&) noexcept { ::operator delete(block); }
+
 inline bool Listener::remove() { return detail::Dispatch::remove(*this); }
 
 inline bool Operation::unwinding() const noexcept { return detail::this_slot()->exceptions->uncaught > uncaught_; }

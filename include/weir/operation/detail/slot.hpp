@@ -31,6 +31,13 @@ struct ExceptionGlobals {
 };
 
 struct Retired;
+
+/// Memory that a thread keeps for the next attachment.
+struct SpareBlock {
+  static constexpr std::size_t size = 1024;
+  static constexpr unsigned max_kept = 16;  // per thread; the rest goes back at once
+  SpareBlock* next;
+};
 struct Dropping;
 
 struct alignas(128) Slot {
@@ -44,6 +51,8 @@ struct alignas(128) Slot {
   std::uint64_t registrations = 0;     // made by this thread, ever: tells what was registered during an event
   unsigned depth = 0;                  // of emissions in progress
   bool fences = false;                 // no membarrier: publish with full barriers
+  SpareBlock* spare_blocks = nullptr;  // for attachments
+  unsigned spare_count = 0;
   Retired* retired = nullptr;          // listeners removed inside listeners, to be destroyed when nobody runs them
   const Dropping* dropping = nullptr;  // finishes of this thread that are destroying listeners, innermost first
 

@@ -104,6 +104,12 @@ inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId pa
   ++count_;
 }
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Warray-bounds"  // GCC 12 judges the branches for longer texts by a short literal
+#pragma GCC diagnostic ignored "-Wstringop-overread"
+#endif
+
 /// Copies and pads with zeros. Short texts, which are most, without a call: two moves that overlap.
 [[gnu::always_inline]] inline void ScopedSpan::copy_text(std::byte* out, std::string_view text) noexcept {
   const char* in = text.data();
@@ -135,6 +141,10 @@ inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId pa
     std::memcpy(out, &word, 8);
   }
 }
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 /// For one more attribute. False: it is left out, and counted.
 [[gnu::noinline, gnu::cold]] inline bool ScopedSpan::make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept {

@@ -1,0 +1,24 @@
+#pragma once
+// Everything, in the order in which data flows: a service's calls, the spans they become, the collector, the viewers.
+
+#include "weir/core/version.hpp"
+// what is said
+#include "weir/core/attribute.hpp"
+#include "weir/core/context.hpp"
+#include "weir/operation/operation.hpp"
+#include "weir/operation/wrap.hpp"
+// what it becomes
+#include "weir/bridge/operations_to_spans.hpp"
+#include "weir/trace/tracer.hpp"
+// how it leaves the service
+#include "weir/trace/in_memory_sender.hpp"
+#include "weir/trace/socket_sender.hpp"
+// where it arrives
+#include "weir/collect/collector.hpp"
+#include "weir/trace/event.hpp"
+#include "weir/trace/socket_path.hpp"
+// who looks at it
+#include "weir/view/tree.hpp"
+#include "weir/view/tree_assembler.hpp"
+#include "weir/view/view_client.hpp"
+#include "weir/view/view_server.hpp"
