@@ -52,12 +52,13 @@ class AttributeValue {
   };
 };
 
+/// A view, as its parts are. Thread-safety: a value.
 struct Attribute {
   Name key;
   AttributeValue value;
 };
 
-/// Receives attributes one by one. Key and value are borrowed for the call.
+/// Receives attributes one by one. Key and value are borrowed for the call. Thread-safety: shared: unsafe.
 class AttributeSink {
  public:
   virtual void set(Name key, AttributeValue value) = 0;

@@ -63,6 +63,7 @@ inline std::uint64_t random_seed() noexcept {
 
 }  // namespace detail
 
+/// Thread-safety: a value.
 struct TraceId {
   std::uint64_t high = 0, low = 0;
 
@@ -82,6 +83,7 @@ struct TraceId {
   }
 };
 
+/// Thread-safety: a value.
 struct SpanId {
   std::uint64_t value = 0;
 

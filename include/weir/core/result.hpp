@@ -18,7 +18,7 @@
 namespace weir::inline v0 {
 
 /// What went wrong: for people `message` (what, where, what to do), for programs `code` (a value of `std::errc` or of the
-/// system category where there is one, else empty).
+/// system category where there is one, else empty). Thread-safety: a value.
 struct Error {
   std::error_code code;
   std::string message;

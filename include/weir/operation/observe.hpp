@@ -25,7 +25,7 @@ namespace detail {
 struct Dispatch;
 }
 
-/// An event seen without its type. A view for the duration of the call.
+/// An event seen without its type. A view for the duration of the call. Thread-safety: shared: unsafe.
 class EventView {
  public:
   /// The event's type as the compiler spells it.

@@ -143,6 +143,7 @@ class Operation {
 };
 
 /// Names an explicit parent: other threads, callbacks, coroutines. The operation then leaves the thread's current one alone.
+/// Thread-safety: a value.
 class Under {
  public:
   friend Under under(Operation& parent) noexcept;
@@ -239,7 +240,7 @@ Handle<T> start(const typename T::Args& args, T state = {});
 template <OperationType T>
 Handle<T> start(Under parent, const typename T::Args& args, T state = {});
 
-/// Makes `operation` the calling thread's current one until the end of the scope.
+/// Makes `operation` the calling thread's current one until the end of the scope. Must end on the thread it began on.
 class [[nodiscard]] OperationScope {
  public:
   explicit OperationScope(Operation& operation) noexcept;
@@ -291,7 +292,7 @@ class Root {
 Root swap_root(Root root);
 
 /// Installs a root until the end of the scope, then the previous one again. What a main() does after making what its
-/// listeners refer to.
+/// listeners refer to. Scopes must end in reverse order.
 class [[nodiscard]] RootScope {
  public:
   explicit RootScope(Root root) : previous_(swap_root(std::move(root))) {}
