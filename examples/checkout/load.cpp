@@ -15,6 +15,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <weir/view/tree.hpp>
 #include <weir/view/view_client.hpp>
 
@@ -30,8 +31,11 @@ class Watcher {
   explicit Watcher(const std::string& view_socket)
       : thread_([this, view_socket] {
           weir::ViewClient client(view_socket);
-          const auto watched = client.run(stop_.token(), [this](std::string_view, const weir::Span& span) { saw(span); });
-          if (!watched) std::fprintf(stderr, "checkout_load: %s\n", watched.error().message.c_str());
+          for (bool said = false; !stop_.stop_requested();) {  // a collector may be replaced by another
+            const auto watched = client.run(stop_.token(), [this](std::string_view, const weir::Span& span) { saw(span); });
+            if (!watched && !std::exchange(said, true)) std::fprintf(stderr, "checkout_load: %s\n", watched.error().message.c_str());
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+          }
         }) {}
   ~Watcher() {
     stop_.request_stop();
@@ -116,9 +120,13 @@ int main(int argc, char** argv) {
     if (!send_one(client, random)) ++failed;
     due += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(1 / rate));
   }
-  // The last spans are on their way: wait for them, not for long.
-  for (const auto limit = Clock::now() + std::chrono::seconds(5); watcher.traces() < requests && Clock::now() < limit && !interrupted;)
+  // The last spans are on their way: wait for them, as long as they come.
+  std::uint64_t seen = watcher.traces();
+  for (auto limit = Clock::now() + std::chrono::seconds(2); seen < requests && Clock::now() < limit && !interrupted;) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    const std::uint64_t before = std::exchange(seen, watcher.traces());
+    if (seen != before) limit = Clock::now() + std::chrono::seconds(2);
+  }
 
   nlohmann::json summary = watcher.summary();
   summary["requests"] = requests;
