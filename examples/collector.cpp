@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   weir::ViewServer view{weir::view_socket_path(socket)};
   weir::Collector collector{socket};
   collector.on_span_complete([&](std::string_view, const weir::Span& span) { view.broadcast(span); });
+  view.on_replay([&](std::size_t traces, std::size_t max_bytes) { return collector.last_traces(traces, max_bytes); });
   collector.on_trace_complete([](const weir::Trace& trace) {
     std::cout << weir::printable(trace.service) << "  trace " << weir::printable(trace.trace_id) << '\n';
     for (const weir::Span& root : trace.roots) std::cout << weir::format_tree(root);

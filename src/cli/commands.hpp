@@ -19,6 +19,7 @@ struct CollectSettings {
 
 struct ViewSettings {
   std::string view_socket;  ///< empty: the running session
+  std::size_t last = 0;     ///< traces to begin with
   bool json = false;
   bool follow = false;
 };

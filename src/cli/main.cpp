@@ -42,6 +42,11 @@ weir::Result<std::string> parse_path(const std::string& text) {
   return weir::Error{std::make_error_code(std::errc::invalid_argument), "the path is empty"};
 }
 
+weir::Result<std::size_t> parse_last(const std::string& text) {
+  if (text == "0") return std::size_t{0};
+  return weir::cli::parse_count(text);
+}
+
 void add_collect_options(CLI::App& app, CollectSettings& settings, const std::string& socket, const std::string& output) {
   using namespace weir::cli;
   auto& store = settings.collector.store;
@@ -107,9 +112,13 @@ int dispatch(std::vector<std::string> arguments) {
   CLI::App& view = *app.add_subcommand("view", "Show the spans of a running collector as they come");
   add(view, "--view-socket", view_settings.view_socket, parse_path, "PATH",
       "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
+  add(view, "--last", view_settings.last, parse_last, "N", "0: live spans only",
+      "begin with the last N traces that the collector keeps, at most 1000, as far as they fit into 1MiB");
   view.add_flag("--json", view_settings.json, "one line of JSON per span instead of trees (default: off)");
   view.add_flag("--follow", view_settings.follow, "wait for a collector, and for the next one when it ends (default: off)");
-  view.footer("Ends when the collector does. Colours only on a terminal and without NO_COLOR.");
+  view.footer(
+      "Ends when the collector does. With --follow, --last asks each collector that it connects to; a span that comes\n"
+      "again is shown once in trees, each time with --json. Colours only on a terminal and without NO_COLOR.");
 
   // What stands behind `--` is a command's, never ours.
   const auto separator = std::find(arguments.begin(), arguments.end(), "--");

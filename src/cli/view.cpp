@@ -122,6 +122,7 @@ int view(const ViewSettings& settings) {
   std::uint64_t skipped = 0;
   for (;;) {
     ViewClient client(path);
+    client.replay(settings.last);
     client.on_connected([&] {
       if (settings.follow) say("connected to " + path);
       waiting = false;

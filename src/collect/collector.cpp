@@ -12,6 +12,30 @@
 
 namespace weir::inline v0 {
 
+namespace {
+
+/// Calls `callback` without the lock. The first one that throws is kept for the log; what it throws comes out.
+template <class Callback, class... Arguments>
+void call(detail::Core& core, const char* name, const Callback& callback, const Arguments&... arguments) {
+  const auto keep = [&](std::string_view what) {
+    if (core.callback_problem.empty()) core.callback_problem = std::string(name) + ": " + detail::excerpt_of(what);
+  };
+  try {
+    const detail::Unlocked unlocked(core.serving);
+    callback(arguments...);
+  } catch (abi::__forced_unwind&) {
+    throw;
+  } catch (const std::exception& problem) {
+    keep(problem.what());
+    throw;
+  } catch (...) {
+    keep("not a std::exception");
+    throw;
+  }
+}
+
+}  // namespace
+
 struct Collector::Impl {
   Impl(std::string path, CollectorOptions given)
       : socket_path(std::move(path)),
@@ -64,17 +88,14 @@ Collector::~Collector() {
 void Collector::on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback) {
   if (!callback) return impl_->core.store.on_span_complete({});
   impl_->core.store.on_span_complete([core = &impl_->core, callback = std::move(callback)](std::string_view trace_id, const Span& span) {
-    detail::Unlocked unlocked(core->serving);
-    callback(trace_id, span);
+    call(*core, "on_span_complete", callback, trace_id, span);
   });
 }
 
 void Collector::on_trace_complete(std::function<void(const Trace&)> callback) {
   if (!callback) return impl_->core.store.on_trace_complete({});
-  impl_->core.store.on_trace_complete([core = &impl_->core, callback = std::move(callback)](const Trace& trace) {
-    detail::Unlocked unlocked(core->serving);
-    callback(trace);
-  });
+  impl_->core.store.on_trace_complete(
+      [core = &impl_->core, callback = std::move(callback)](const Trace& trace) { call(*core, "on_trace_complete", callback, trace); });
 }
 
 Result<void> Collector::listen() {
@@ -123,6 +144,11 @@ Result<void> Collector::start(const StopToken& stop) {
 std::map<std::string, std::vector<Span>> Collector::traces() const {
   std::lock_guard lock(impl_->core.mutex);
   return impl_->core.store.traces();
+}
+
+Replay Collector::last_traces(std::size_t count, std::size_t max_bytes) const {
+  std::lock_guard lock(impl_->core.mutex);
+  return impl_->core.store.last_traces(count, max_bytes);
 }
 
 CollectorStats Collector::stats() const {

@@ -118,7 +118,9 @@ Result<void> ServeLoop::accept_some(TimePoint now, int count, int& accepted) {
         break;
       case net::Accepted::Status::refused:
         count_one(&CollectorStats::refused_peers);
-        log_limited(refused_log_, now, Logger::Level::warning, "refused a connection from " + net::describe_user(next.peer.uid));
+        log_limited(refused_log_, now, Logger::Level::warning,
+                    "refused a connection from " + net::describe_user(next.peer.uid) + " on " + listener_.path() +
+                        "; name the user with allow_uids (--allow-uid) to let it in");
         break;
       case net::Accepted::Status::empty: return {};
       case net::Accepted::Status::exhausted:
@@ -231,7 +233,8 @@ void ServeLoop::pass_time(TimePoint now) {
     failed = core_.store.stats().failed_callbacks;
   }
   if (std::exchange(seen_failed_callbacks_, failed) != failed) {
-    log_limited(callback_log_, now, Logger::Level::error, "a callback of the collector threw");
+    log_limited(callback_log_, now, Logger::Level::error,
+                "a callback of the collector threw, " + std::exchange(core_.callback_problem, {}));
   }
 }
 

@@ -26,6 +26,8 @@ struct Core {
   std::mutex mutex;  // guards store and stats
   /// The serving thread's hold on `mutex`; touched by that thread only. Callbacks let go of it while they run.
   std::unique_lock<std::mutex> serving{mutex, std::defer_lock};
+  /// "name: what", of the first callback that threw since it was last logged; the serving thread's, too.
+  std::string callback_problem;
   TraceStore store;
   CollectorStats stats;
 };

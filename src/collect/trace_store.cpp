@@ -76,6 +76,13 @@ bool cut(std::string& text, std::size_t limit) {
   return true;
 }
 
+/// Not more than its JSON line takes.
+std::size_t text_bytes(const Span& span) {
+  std::size_t bytes = 100 + span.id.size() + span.trace_id.size() + span.parent_id.size() + span.name.size();
+  for (const auto& [key, value] : span.attrs) bytes += key.size() + value.size() + 5;
+  return bytes;
+}
+
 void mark_unfinished(Span& span, Timestamp latest) {
   span.end_time = std::max(span.start_time, latest);
   span.attrs.insert_or_assign(std::string(unfinished_attribute), "true");
@@ -156,7 +163,48 @@ struct TraceStore::Impl {
     return result;
   }
 
+  Replay last_traces(std::size_t count, std::size_t max_bytes) const {
+    Replay replay;
+    std::vector<const TraceState*> chosen;  // newest first
+    std::size_t bytes = 0;
+    const auto choose_from = [&](const std::list<TraceState*>& order) {
+      for (auto at = order.rbegin(); at != order.rend() && count > 0; ++at) {
+        const TraceState& trace = **at;
+        if (trace.published == 0) continue;
+        --count;
+        if (bytes >= max_bytes) {
+          replay.left_out += trace.published;
+          continue;
+        }
+        chosen.push_back(&trace);
+        for (const auto& [id, entry] : trace.spans) bytes += entry->pending() ? 0 : text_bytes(entry->span);
+      }
+    };
+    choose_from(settling_);
+    choose_from(completed_);
+    for (auto trace = chosen.rbegin(); trace != chosen.rend(); ++trace) append_spans(**trace, replay.spans);
+    return replay;
+  }
+
  private:
+  /// Appends what was handed on of `trace`, children before their parents.
+  static void append_spans(const TraceState& trace, std::vector<Span>& out) {
+    std::vector<Span> spans;
+    spans.reserve(trace.published);
+    for (const auto& [id, entry] : trace.spans) {
+      if (!entry->pending()) spans.push_back(entry->span);
+    }
+    const auto first = static_cast<std::ptrdiff_t>(out.size());
+    std::vector<Span> stack = detail::build_forest(std::move(spans)).roots;
+    while (!stack.empty()) {
+      Span span = std::move(stack.back());
+      stack.pop_back();
+      for (Span& child : std::exchange(span.children, {})) stack.push_back(std::move(child));
+      out.push_back(std::move(span));
+    }
+    std::reverse(out.begin() + first, out.end());
+  }
+
   void limit(Event& event) {
     if (cut(event.name, options.max_attribute_bytes)) ++stats.cut_attributes;
     for (auto at = event.attrs.begin(); at != event.attrs.end();) {
@@ -457,6 +505,8 @@ std::map<std::string, std::vector<Span>> TraceStore::traces() const {
   }
   return all;
 }
+
+Replay TraceStore::last_traces(std::size_t count, std::size_t max_bytes) const { return impl_->last_traces(count, max_bytes); }
 
 TraceStoreStats TraceStore::stats() const {
   TraceStoreStats stats = impl_->stats;

@@ -1,5 +1,6 @@
 #include "weir/view/view_server.hpp"
 
+#include <cxxabi.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -8,6 +9,8 @@
 #include <cerrno>
 #include <condition_variable>
 #include <deque>
+#include <exception>
+#include <iterator>
 #include <list>
 #include <mutex>
 #include <new>
@@ -26,6 +29,7 @@ using Line = std::shared_ptr<const std::string>;
 constexpr std::size_t max_line = 1u << 20;      // with its newline; the original's client gives up on a longer one
 constexpr std::size_t batch_lines = 64;         // per sendmsg
 constexpr std::size_t batch_bytes = 64u << 10;  // per sendmsg; larger writes get more into the same socket buffer
+constexpr std::size_t max_request = 64;         // a first line that is longer is none of ours
 constexpr auto accept_pause_min = std::chrono::milliseconds{5};
 constexpr auto accept_pause_max = std::chrono::milliseconds{1000};
 
@@ -46,6 +50,8 @@ struct Client {
   std::size_t offset = 0;  // bytes of queue.front() that are sent
   std::size_t input = 0;   // bytes it has sent us
   bool input_open = true;
+  std::string request;                 // its first line, as far as it has come
+  bool asked = false;                  // the first line has come, or is too long
   bool blocked = false;                // the last send was not taken in full
   bool waiting = false;                // lines waited when it was last looked at
   SteadyClock::time_point progress{};  // when it last accepted a byte, or the first line came to wait
@@ -67,6 +73,13 @@ Line line_of(const Span& span, std::size_t limit) {
   }
 }
 
+/// The n of ["last",n]; 0 for any other line.
+std::size_t last_count(std::string_view line) {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_array() || json.size() != 2 || json[0] != "last" || !json[1].is_number_unsigned()) return 0;
+  return json[1].get<std::size_t>();
+}
+
 /// False when memory is short.
 bool push(Client& client, const Line& line) {
   try {
@@ -81,10 +94,9 @@ bool push(Client& client, const Line& line) {
 }  // namespace
 
 std::string ViewServerStats::to_json() const {
-  return nlohmann::ordered_json{
-      {"broadcast", broadcast},      {"queued", queued},   {"sent", sent},         {"dropped", dropped}, {"abandoned", abandoned},
-      {"clients", clients},          {"stalled", stalled}, {"flooding", flooding}, {"refused", refused}, {"waiting", waiting},
-      {"open_clients", open_clients}}
+  return nlohmann::ordered_json{{"broadcast", broadcast}, {"queued", queued},   {"sent", sent},       {"dropped", dropped},
+                                {"abandoned", abandoned}, {"clients", clients}, {"replays", replays}, {"stalled", stalled},
+                                {"flooding", flooding},   {"refused", refused}, {"waiting", waiting}, {"open_clients", open_clients}}
       .dump();
 }
 
@@ -95,6 +107,8 @@ struct ViewServer::Impl {
 
   const std::string path;
   const ViewServerOptions options;
+
+  std::function<Replay(std::size_t, std::size_t)> replay_source;
 
   mutable std::mutex mutex;
   std::condition_variable serve_ended;
@@ -195,7 +209,78 @@ struct ViewServer::Impl {
     return client.waiting ? Sent::blocked : Sent::all;
   }
 
-  /// Reads and forgets what the client says. False: it must go.
+  /// Queues the past for a client that asks for it, before what waits for it already.
+  void replay(Client& client, std::size_t traces) {
+    Replay past;
+    try {
+      past = replay_source(std::min(traces, options.max_replay), options.max_queued_bytes);
+    } catch (abi::__forced_unwind&) {
+      throw;
+    } catch (const std::exception& problem) {
+      return replay_failed(problem.what());
+    } catch (...) {
+      return replay_failed("not a std::exception");
+    }
+    // What is queued meanwhile takes its room first: it is newer.
+    std::vector<Entry> entries;  // newest first, as many as can fit at all
+    std::uint64_t lost = past.left_out;
+    std::size_t bytes = 0;
+    for (auto span = past.spans.rbegin(); span != past.spans.rend(); ++span) {
+      Line line = bytes <= options.max_queued_bytes ? line_of(*span, std::min(max_line, options.max_queued_bytes)) : nullptr;
+      if (line) bytes += line->size();
+      try {
+        if (line && bytes <= options.max_queued_bytes) {
+          entries.push_back({std::move(line), 0});
+          continue;
+        }
+      } catch (const std::bad_alloc&) {}
+      ++lost;
+    }
+
+    std::lock_guard lock(mutex);
+    const std::size_t room = options.max_queued_bytes - std::min(client.bytes, options.max_queued_bytes);
+    std::size_t count = 0, size = 0;
+    while (count < entries.size() && size + entries[count].line->size() <= room) size += entries[count++].line->size();
+    try {
+      const auto newest = std::make_reverse_iterator(entries.begin() + static_cast<std::ptrdiff_t>(count));
+      client.queue.insert(client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned), newest, entries.rend());
+    } catch (const std::bad_alloc&) {
+      count = size = 0;
+    }
+    client.bytes += size;
+    lost += entries.size() - count;
+    client.untold += lost;
+    counters.queued += count + lost;
+    counters.waiting += count;
+    counters.dropped += lost;
+    ++counters.replays;
+  }
+
+  void replay_failed(std::string_view reason) {
+    const auto now = SteadyClock::now();
+    if (now < log_again) return;
+    log_again = now + std::chrono::minutes{1};
+    logger().log(Logger::Level::error, "cannot replay traces to a viewer, the callback of on_replay threw",
+                 std::array{Attribute{"reason", reason}, Attribute{"socket", path}});
+  }
+
+  /// Looks for a request in the first line. Requires: that line has not ended before.
+  void take_request(Client& client, std::string_view data) {
+    const std::size_t end = data.find('\n');
+    const std::string_view piece = data.substr(0, end);
+    if (client.request.size() + piece.size() > max_request) {
+      client.asked = true;
+    } else {
+      client.request += piece;
+      client.asked = end != std::string_view::npos;
+      if (!client.asked) return;
+      const std::size_t count = last_count(client.request);
+      if (count > 0 && replay_source) replay(client, count);
+    }
+    std::string().swap(client.request);
+  }
+
+  /// Reads what the client says, of which only the first line matters. False: it must go.
   bool read_input(Client& client) {
     std::array<char, 4096> buffer;
     const ssize_t size = net::receive_some(client.fd.get(), buffer.data(), buffer.size());
@@ -206,7 +291,10 @@ struct ViewServer::Impl {
       return true;
     }
     client.input += static_cast<std::size_t>(size);
-    if (client.input <= options.max_input) return true;
+    if (client.input <= options.max_input) {
+      if (!client.asked) take_request(client, {buffer.data(), static_cast<std::size_t>(size)});
+      return true;
+    }
     std::lock_guard lock(mutex);
     ++counters.flooding;
     return false;
@@ -338,6 +426,8 @@ ViewServer::ViewServer(std::string socket_path, ViewServerOptions options)
     : impl_(std::make_unique<Impl>(std::move(socket_path), std::move(options))) {}
 
 ViewServer::~ViewServer() { close(); }
+
+void ViewServer::on_replay(std::function<Replay(std::size_t, std::size_t)> source) { impl_->replay_source = std::move(source); }
 
 Result<void> ViewServer::listen() {
   Impl& impl = *impl_;

@@ -169,7 +169,7 @@ TEST_CASE("help names every option with its default and succeeds") {
   }
   auto view = place.start({"view", "--help"});
   CHECK(view->wait() == 0);
-  for (const char* word : {"--view-socket", "--json", "--follow", "default"}) CHECK(view->out().find(word) != std::string::npos);
+  for (const char* word : {"--view-socket", "--last", "--json", "--follow", "default"}) CHECK(view->out().find(word) != std::string::npos);
   auto version = place.start({"--version"});
   CHECK(version->wait() == 0);
   CHECK(version->out().starts_with("weir "));
@@ -194,6 +194,8 @@ TEST_CASE("wrong usage exits 2 with one line that helps") {
       {Words{"collect", "--allow-uid", "no-such-user"}, "no-such-user"},
       {Words{"collect", "--socket", ""}, "--socket"},
       {Words{"collect", "--socket"}, "--socket"},
+      {Words{"view", "--last", "-1"}, "--last"},
+      {Words{"view", "--last", "all"}, "'all'"},
       {Words{"view", "--print", "json"}, "--print"},
       {Words{"run"}, "command"},
       {Words{"run", "--"}, "command"},
@@ -390,6 +392,40 @@ TEST_CASE("view prints a tree when its root ends, and ends with the collector") 
   collector->signal(SIGTERM);
   CHECK(collector->wait() == 0);
   CHECK(viewer->wait() == 0);
+}
+
+TEST_CASE("view --last begins with the traces of before") {
+  Place place;
+  auto collector = place.collect({"--settle", "1ms"});
+  for (int i = 0; i < 5; ++i) {
+    send_trace(place.socket(), "t" + std::to_string(i));
+    REQUIRE(collector->line_with(1, "GET /orders").size() > 0);  // it has settled
+  }
+  SECTION("as spans, with the live ones behind them") {
+    auto viewer = place.start({"view", "--json", "--last", "2"});
+    for (const char* trace : {"t3", "t4"}) {
+      for (const char* name : {"select", "GET /orders"}) {
+        const auto line = viewer->line(1);
+        REQUIRE(line);
+        CHECK(json::parse(*line).at("trace_id") == trace);
+        CHECK(json::parse(*line).at("name") == name);
+      }
+    }
+    send_trace(place.socket(), "t5");
+    CHECK(json::parse(*viewer->line(1)).at("trace_id") == "t5");
+  }
+  SECTION("as whole trees") {
+    auto viewer = place.start({"view", "--last", "1000"});
+    for (int i = 0; i < 5; ++i) {
+      CHECK(viewer->line(1) == "GET /orders [http] 12.0ms");
+      CHECK(viewer->line(1) == "└── select [sql] 2.00ms");
+    }
+    collector->signal(SIGTERM);
+    CHECK(collector->wait() == 0);
+    CHECK(last_line_as_json(collector->err()).at("view").at("replays") == 1);
+    CHECK(viewer->wait() == 0);
+    CHECK(viewer->out().empty());
+  }
 }
 
 TEST_CASE("view asks for a choice between several sessions, and deletes no stale socket") {

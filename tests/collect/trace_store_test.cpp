@@ -77,6 +77,56 @@ TEST_CASE("a start and an end make a span with what both of them said") {
   CHECK(bench.stats().pending == 0);
 }
 
+TEST_CASE("the last traces are the newest complete ones, as a viewer would have got their spans") {
+  Bench bench;
+  const auto ids = [](const Replay& replay) {
+    std::string text;
+    for (const Span& span : replay.spans) {
+      CHECK(span.children.empty());
+      text += span.trace_id + "." + span.id + " ";
+    }
+    return text;
+  };
+  CHECK(bench.store.last_traces(10).spans.empty());
+  for (const std::string trace : {"1", "2"}) {
+    bench.start("root", "", 0, trace);
+    bench.span("a", "root", 10, 20, trace);
+    bench.span("b", "root", 30, 90, trace);
+    bench.span("b1", "b", 40, 95, trace);  // ends after its parent
+    bench.end("root", 50, {}, trace);
+    bench.pass(500ms);
+  }
+  REQUIRE(bench.traces.size() == 2);
+  bench.span("root", "", 0, 1, "3");      // has to settle
+  bench.span("leaf", "root", 0, 1, "4");  // its root is open
+  bench.start("root", "", 0, "4");
+  const std::string first = "1.a 1.b1 1.b 1.root ", second = "2.a 2.b1 2.b 2.root ", third = "3.root ";
+  CHECK(ids(bench.store.last_traces(10)) == first + second + third);
+  CHECK(ids(bench.store.last_traces(2)) == second + third);
+  CHECK(ids(bench.store.last_traces(1)) == third);
+  CHECK(ids(bench.store.last_traces(0)).empty());
+  CHECK(bench.store.last_traces(10).left_out == 0);
+
+  const Replay cut = bench.store.last_traces(10, 200);  // the text of more than one span, and less than that of five
+  CHECK(ids(cut) == second + third);
+  CHECK(cut.left_out == 4);
+  const Replay none = bench.store.last_traces(10, 0);
+  CHECK(none.spans.empty());
+  CHECK(none.left_out == 9);
+}
+
+TEST_CASE("of a complete trace with an open span the last traces have what has ended") {
+  Bench bench;
+  bench.start("root", "", 0);
+  bench.start("slow", "root", 1);
+  bench.end("root", 5);
+  bench.pass(500ms);
+  REQUIRE(bench.traces.size() == 1);
+  CHECK(bench.store.last_traces(1).spans == std::vector<Span>{bench.spans.at(0)});
+  bench.end("slow", 9);
+  CHECK(bench.store.last_traces(1).spans == std::vector<Span>{bench.spans.at(1), bench.spans.at(0)});
+}
+
 TEST_CASE("an end before its start waits for it") {
   Bench bench;
   bench.end("a", 30, {{"k", "v"}});

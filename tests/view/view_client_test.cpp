@@ -12,6 +12,7 @@
 #include "support/eventually.hpp"
 #include "support/line_socket.hpp"
 #include "support/scratch_dir.hpp"
+#include "weir/view/tree_assembler.hpp"
 #include "weir/view/view_server.hpp"
 
 using weir::Result;
@@ -177,6 +178,65 @@ TEST_CASE("a request to stop ends a run that waits, and one that is busy") {
   }
   stop_server.request_stop();
   serving.join();
+}
+
+TEST_CASE("a client that asks for the last traces gets them, as trees with what comes") {
+  ScratchDir dir;
+  weir::ViewServer server(dir / "view.sock");
+  const auto span = [](const std::string& id, const std::string& parent) {
+    Span made;
+    made.id = id;
+    made.trace_id = "t";
+    made.parent_id = parent;
+    return made;
+  };
+  std::atomic<std::size_t> asked{0};
+  server.on_replay([&](std::size_t traces, std::size_t) {
+    asked = traces;
+    return weir::Replay{{span("leaf", "middle"), span("middle", "root"), span("root", "")}, 0};
+  });
+  REQUIRE(server.listen());
+  StopSource stop_server;
+  std::thread serving([&] { (void)server.serve(stop_server.token()); });
+
+  StopSource stop;
+  ViewClient client(dir / "view.sock");
+  client.replay(3);
+  std::vector<std::string> shown;
+  weir::TreeAssembler trees([&](const Span& tree) {
+    shown.push_back(tree.id);
+    for (const Span* at = &tree; !at->children.empty(); at = &at->children[0]) shown.back() += ">" + at->children[0].id;
+  });
+  Ids ids;
+  CHECK(client.run(stop.token(), [&](std::string_view, const Span& got) {
+    ids.push_back(got.id);
+    trees.add(got);
+    if (got.id == "root" && ids.size() == 3) {  // what is live comes after, and may come twice
+      for (const char* id : {"middle", "root"}) server.broadcast(span(id, ""));
+      server.broadcast(span("late", "root"));
+    }
+    if (got.id == "late") stop.request_stop();
+  }));
+  CHECK(asked == 3);
+  CHECK(ids == Ids{"leaf", "middle", "root", "middle", "root", "late"});
+  CHECK(shown == std::vector<std::string>{"root>middle>leaf", "late"});
+  CHECK(trees.stats().duplicates == 2);
+  stop_server.request_stop();
+  serving.join();
+}
+
+TEST_CASE("a client says nothing unless it asks") {
+  ScratchDir dir;
+  auto listener = weir::net::UnixListener::bind(dir / "view.sock");
+  REQUIRE(listener);
+  const std::size_t last = GENERATE(0u, 12u);
+  StopSource stop;
+  ViewClient client(dir / "view.sock");
+  client.replay(last);
+  client.on_connected([&] { stop.request_stop(); });
+  CHECK(client.run(stop.token(), {}));
+  LineSocket server(std::move(listener->accept().peer.fd));
+  CHECK(server.rest() == (last == 0 ? std::vector<std::string>{} : std::vector<std::string>{"[\"last\",12]"}));
 }
 
 TEST_CASE("a full backlog is waited for") {

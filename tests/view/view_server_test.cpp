@@ -5,7 +5,9 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -30,7 +32,10 @@ namespace {
 /// A listening view server with a thread that serves it.
 class Running {
  public:
-  explicit Running(ViewServerOptions options = {}) : server_(dir_ / "view.sock", std::move(options)) {
+  using Source = std::function<weir::Replay(std::size_t, std::size_t)>;
+
+  explicit Running(ViewServerOptions options = {}, Source source = {}) : server_(dir_ / "view.sock", std::move(options)) {
+    if (source) server_.on_replay(std::move(source));
     REQUIRE(server_.listen());
     thread_ = std::thread([this] { served_ = static_cast<bool>(server_.serve(stop_.token())); });
   }
@@ -292,6 +297,163 @@ TEST_CASE("what viewers send is read, and bounded") {
   CHECK(deaf.line() == weir::to_json(numbered(1)));
 }
 
+TEST_CASE("a viewer that asks gets the past before what comes") {
+  std::atomic<std::size_t> asked{0};
+  Running view({}, [&](std::size_t traces, std::size_t) {
+    asked = traces;
+    return weir::Replay{{numbered(1), numbered(2)}, 0};
+  });
+  LineSocket live = view.viewer();
+  LineSocket viewer = view.viewer();
+  const std::string request = GENERATE("[\"last\",2]\n", " [ \"last\" , 2 ] \r\n", "[\"last\",2]\n[\"last\",3]\njunk");
+  for (const char c : request) REQUIRE(viewer.send({&c, 1}));  // in pieces
+  REQUIRE(eventually([&] { return view->stats().replays == 1; }));
+  view->broadcast(numbered(3));
+  for (std::uint64_t i = 1; i <= 3; ++i) CHECK(viewer.line() == weir::to_json(numbered(i)));
+  CHECK(live.line() == weir::to_json(numbered(3)));
+  CHECK(asked == 2);
+  view->close();
+  CHECK(viewer.rest().empty());
+  CHECK(view->stats().replays == 1);
+  check_balance(view->stats());
+}
+
+TEST_CASE("more traces than the limit are not asked for") {
+  std::atomic<std::size_t> asked{0};
+  Running view({.max_replay = 7}, [&](std::size_t traces, std::size_t) {
+    asked = traces;
+    return weir::Replay{};
+  });
+  LineSocket viewer = view.viewer();
+  REQUIRE(viewer.send("[\"last\",18446744073709551615]\n"));
+  REQUIRE(eventually([&] { return view->stats().replays == 1; }));
+  CHECK(asked == 7);
+}
+
+TEST_CASE("a first line that is no request is ignored, and so is a request that is not the first line") {
+  const std::string said = GENERATE("\n[\"last\",1]\n", "hello\n[\"last\",1]\n", "[\"last\"]\n", "[\"last\",0]\n", "[\"last\",-1]\n",
+                                    "[\"last\",1.5]\n", "[\"last\",\"1\"]\n", "[\"last\",1,2]\n", "[\"last\",18446744073709551616]\n",
+                                    "{\"last\":1}\n", "[\"last\",1\n]\n", "[[[[[[[[\n", std::string("\0\xff\n", 3),
+                                    std::string(100, ' ') + "\n[\"last\",1]\n", std::string(60, ' ') + "[\"last\",1]\n");
+  Running view({}, [](std::size_t, std::size_t) { return weir::Replay{{numbered(1)}, 0}; });
+  LineSocket viewer = view.viewer();
+  REQUIRE(viewer.send(said));
+  REQUIRE(::shutdown(viewer.fd(), SHUT_WR) == 0);
+  LineSocket witness = view.viewer();  // when it is answered, the other has been read
+  REQUIRE(witness.send("[\"last\",1]\n"));
+  CHECK(witness.line() == weir::to_json(numbered(1)));
+  view->broadcast(numbered(2));
+  CHECK(viewer.line() == weir::to_json(numbered(2)));
+  CHECK(view->stats().replays == 1);
+  CHECK(view->conn_count() == 2);
+}
+
+TEST_CASE("a request without a source, or whose source throws, leaves a viewer of live spans") {
+  Running::Source source;
+  SECTION("none") {}
+  SECTION("it throws") {
+    source = [](std::size_t, std::size_t) -> weir::Replay { throw std::runtime_error("no history"); };
+  }
+  SECTION("it throws something else") {
+    source = [](std::size_t, std::size_t) -> weir::Replay { throw 1; };
+  }
+  Running view({}, source);
+  LineSocket viewer = view.viewer();
+  REQUIRE(viewer.send("[\"last\",5]\n"));
+  view->broadcast(numbered(1));
+  CHECK(viewer.line() == weir::to_json(numbered(1)));
+  CHECK(view->stats().replays == 0);
+}
+
+TEST_CASE("a replay over the bound begins with the newest that fit, and tells of the others") {
+  const std::size_t bound = 10'000;
+  std::atomic<std::size_t> of_use{0};
+  Running view({.max_queued_bytes = bound}, [&](std::size_t, std::size_t max_bytes) {
+    of_use = max_bytes;
+    weir::Replay past;
+    for (std::uint64_t i = 0; i < 1000; ++i) past.spans.push_back(numbered(i, 150));
+    past.left_out = 5;
+    return past;
+  });
+  LineSocket viewer = view.viewer();
+  REQUIRE(viewer.send("[\"last\",10]\n"));
+  Tally all;
+  while (all.known() < 1005) {
+    const auto line = viewer.line();
+    REQUIRE(line);
+    if (all.known() == 0) CHECK(line->starts_with("[\"dropped\","));
+    all.take(*line);
+  }
+  CHECK(all.known() == 1005);
+  CHECK(of_use == bound);
+  CHECK(all.last == 999);
+  CHECK(all.received * (weir::to_json(numbered(999, 150)).size() + 1) <= bound);
+  CHECK((all.received + 1) * (weir::to_json(numbered(999, 150)).size() + 1) > bound);
+  REQUIRE(eventually([&] { return view->stats().waiting == 0; }));
+  CHECK(view->stats().dropped == all.told);
+  check_balance(view->stats());
+}
+
+TEST_CASE("a viewer that asks for much and does not read stays within its bound, and holds up nobody") {
+  const std::size_t bound = 64u << 10;
+  Running view({.max_queued_bytes = bound, .stall_limit = 1h}, [](std::size_t, std::size_t) {
+    weir::Replay past;
+    for (std::uint64_t i = 0; i < 5000; ++i) past.spans.push_back(numbered(i, 150));
+    return past;
+  });
+  LineSocket stalled = view.viewer();
+  REQUIRE(stalled.send("[\"last\",1000]\n"));
+  REQUIRE(eventually([&] { return view->stats().replays == 1; }));
+  LineSocket good = view.viewer();
+  const std::uint64_t total = 11'000;
+  Tally all;
+  for (std::uint64_t i = 5000; i < total;) {
+    for (const std::uint64_t end = i + 100; i < end; ++i) view->broadcast(numbered(i, 150));
+    while (all.received < i - 5000) {
+      const auto line = good.line();
+      REQUIRE(line);
+      all.take(*line);
+    }
+  }
+  CHECK(all.told == 0);
+  CHECK(view->stats().waiting <= bound / 150);
+  check_balance(view->stats());
+  Tally some;
+  while (some.known() < total) {
+    const auto line = stalled.line();
+    REQUIRE(line);
+    some.take(*line);
+  }
+  CHECK(some.known() == total);
+  CHECK(some.last == static_cast<std::int64_t>(total) - 1);
+  check_balance(view->stats());
+}
+
+TEST_CASE("a viewer that reads nothing of a socket full of live lines may still ask") {
+  const std::size_t bound = 64u << 10;
+  Running view({.max_queued_bytes = bound, .stall_limit = 1h}, [](std::size_t, std::size_t) {
+    return weir::Replay{{numbered(1), numbered(2)}, 0};
+  });
+  LineSocket stalled = view.viewer();
+  std::uint64_t sent = 0;
+  REQUIRE(eventually([&] {
+    view->broadcast(numbered(10 + sent++, 2000));
+    return view->stats().dropped > 0;
+  }));
+  REQUIRE(stalled.send("[\"last\",1]\n"));
+  REQUIRE(eventually([&] { return view->stats().replays == 1; }));
+  check_balance(view->stats());
+  std::uint64_t known = 0;
+  while (known < sent + 2) {  // whole lines, each one received or told of
+    const auto line = stalled.line();
+    REQUIRE(line);
+    const auto json = nlohmann::json::parse(*line, nullptr, false);
+    REQUIRE_FALSE(json.is_discarded());
+    known += json.is_array() ? json[1].get<std::uint64_t>() : 1;
+  }
+  CHECK(known == sent + 2);
+}
+
 TEST_CASE("closing offers what is queued, disconnects, removes the socket, and can be repeated") {
   Running view;
   LineSocket viewer = view.viewer();
@@ -426,5 +588,6 @@ TEST_CASE("the counters are one line of JSON") {
   CHECK(json.at("broadcast") == 1);
   CHECK(json.at("clients") == 1);
   CHECK(json.at("open_clients") == 1);
-  CHECK(json.size() == 11);
+  CHECK(json.at("replays") == 0);
+  CHECK(json.size() == 12);
 }

@@ -79,6 +79,8 @@ class Collector {
 
   /// Snapshot: trace id -> completed root spans, each a tree.
   std::map<std::string, std::vector<Span>> traces() const;
+  /// What a viewer missed: the newest `count` traces, see TraceStore::last_traces(). For ViewServer::on_replay().
+  Replay last_traces(std::size_t count, std::size_t max_bytes = 1u << 20) const;
   CollectorStats stats() const;
   const std::string& socket_path() const noexcept;
 

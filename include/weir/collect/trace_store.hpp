@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "weir/trace/event.hpp"
+#include "weir/trace/replay.hpp"
 
 namespace weir::inline v0 {
 
@@ -97,6 +98,10 @@ class TraceStore {
 
   /// Trace id -> completed root spans, each a tree. Traces that are still open show what has completed so far.
   std::map<std::string, std::vector<Span>> traces() const;
+  /// The spans that on_span_complete was called with, of the newest `count` traces that are complete or only have to settle.
+  /// Traces are left out, oldest first, once those before them are at least `max_bytes` of text; so the whole is at most
+  /// that and one trace.
+  Replay last_traces(std::size_t count, std::size_t max_bytes = 1u << 20) const;
   TraceStoreStats stats() const;
 
  private:

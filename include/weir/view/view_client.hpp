@@ -4,6 +4,7 @@
 //   weir::ViewClient client{"/run/user/1000/weir/weir-view.sock"};
 //   auto ended = client.run(stop.token(), [](std::string_view trace_id, const weir::Span& span) { ... });
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -21,6 +22,10 @@ class ViewClient {
  public:
   explicit ViewClient(std::string socket_path);
 
+  /// Asks for the spans of the last `traces` traces on each connection; they come before live ones. A span that ends while
+  /// we connect can come twice: the first one counts (as in TreeAssembler). 0, the default: live spans only; so it is with
+  /// servers that know no such request, the original's. Set before run().
+  void replay(std::size_t traces) { replay_ = traces; }
   /// Called when connected. The server broadcasts to us from the moment it accepts the connection, shortly after. Set
   /// before run().
   void on_connected(std::function<void()> callback);
@@ -46,6 +51,7 @@ class ViewClient {
   std::string socket_path_;
   std::function<void()> on_connected_;
   std::function<void(std::uint64_t)> on_dropped_;
+  std::size_t replay_ = 0;
   std::uint64_t skipped_ = 0;
   std::uint64_t dropped_ = 0;
 };

@@ -8,12 +8,14 @@
 //
 // A viewer that does not read costs a bounded queue and nobody else anything: beyond `max_queued_bytes` its oldest lines
 // go, whole, and it is told how many with a line ["dropped",n]; one that accepts no byte for `stall_limit` is disconnected.
-// What viewers send is read and ignored, up to `max_input` bytes.
+// A viewer may ask for the past: with ["last",n] as its first line it gets the spans of the newest n traces before what
+// comes. What else viewers send is read and ignored, up to `max_input` bytes.
 
 #include <sys/types.h>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +23,7 @@
 #include "weir/core/logger.hpp"
 #include "weir/core/result.hpp"
 #include "weir/core/stop.hpp"
+#include "weir/trace/replay.hpp"
 #include "weir/trace/span.hpp"
 
 namespace weir::inline v0 {
@@ -30,6 +33,7 @@ struct ViewServerOptions {
   std::size_t max_queued_bytes = 1u << 20;      ///< per client; beyond it the oldest lines go. Larger: slower viewers miss less
   std::chrono::milliseconds stall_limit{5000};  ///< a client that accepts nothing this long is disconnected
   std::size_t max_input = 4096;                 ///< bytes; a client that sends more is disconnected
+  std::size_t max_replay = 1000;                ///< traces that a viewer gets at most when it asks for the last ones
   std::vector<uid_t> allow_uids{};              ///< users besides our own that may connect; widens the socket's mode as needed
   Logger* logger = nullptr;                     ///< nullptr: stderr_logger()
 };
@@ -42,6 +46,7 @@ struct ViewServerStats {
   std::uint64_t dropped = 0;    ///< lines that went for the bound's sake
   std::uint64_t abandoned = 0;  ///< lines that still waited when their client left or was disconnected
   std::uint64_t clients = 0;    ///< clients served
+  std::uint64_t replays = 0;    ///< clients that asked for the last traces and were answered
   std::uint64_t stalled = 0;    ///< clients disconnected because they accepted nothing
   std::uint64_t flooding = 0;   ///< clients disconnected because they sent too much
   std::uint64_t refused = 0;    ///< clients over max_clients, or of a user who is not allowed
@@ -58,6 +63,12 @@ class ViewServer {
   ~ViewServer();  ///< close()
   ViewServer(const ViewServer&) = delete;
   ViewServer& operator=(const ViewServer&) = delete;
+
+  /// Where the spans come from when a viewer asks for the last traces; without it such requests are ignored. Called on the
+  /// thread in serve(), outside locks, once per viewer that asks; `max_bytes` of text are all that is of use. What it
+  /// throws is logged, and that viewer gets live spans only. Set before serve(); what it uses must outlive that.
+  ///   view.on_replay([&](std::size_t traces, std::size_t max_bytes) { return collector.last_traces(traces, max_bytes); });
+  void on_replay(std::function<Replay(std::size_t traces, std::size_t max_bytes)> source);
 
   /// Binds the socket; errors as Collector::listen(), and invalid_argument when called twice or after close().
   Result<void> listen();
