@@ -203,7 +203,7 @@ TEST_CASE("once finish() has returned no listener of the operation runs: foreign
 }
 
 TEST_CASE("a listener that another thread registers while the operation finishes never runs after finish() returned") {
-  constexpr int rounds = 10'000 / scale;
+  constexpr int rounds = 4'000 / scale;
   std::atomic<Op<Request>*> target{nullptr};
   std::atomic<int> open{-1}, registered{-1}, returned{-1}, closing{-1}, idle{-1}, late{0};
   const auto until = [&](int round) {  // hot at first, so that the threads really meet
@@ -246,7 +246,7 @@ TEST_CASE("a listener that another thread registers while the operation finishes
 }
 
 TEST_CASE("of two finishes at once one delivers, and the other returns after it: owner and foreign thread") {
-  constexpr int rounds = 20'000 / scale;
+  constexpr int rounds = 8'000 / scale;
   std::atomic<int> finishes{0}, early{0};
   std::atomic<bool> over{false};
   std::atomic<Op<Request>*> target{nullptr};
@@ -378,7 +378,7 @@ TEST_CASE("finish() outside listeners waits for a listener that is in progress o
 TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed") {
   enum class Node { root, own, foreign, shared };
   const Node node = GENERATE(Node::root, Node::own, Node::foreign, Node::shared);
-  constexpr int rounds = 5'000 / scale;
+  constexpr int rounds = 2'000 / scale;
   std::atomic<int> bad{0}, alive{0};
   std::atomic<bool> over{false};
   std::atomic<std::uint64_t> heard{0};
@@ -435,7 +435,7 @@ TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed
 }
 
 TEST_CASE("once remove() has returned the listener does not begin on a thread that is just entering a stack operation") {
-  constexpr int rounds = 20'000 / scale;
+  constexpr int rounds = 8'000 / scale;
   std::atomic<Op<Request>*> target{nullptr};
   std::atomic<int> entered{-1}, bad{0};
   std::thread other([&] {
