@@ -106,6 +106,7 @@ detail::ThreadRing* InMemorySender::open_ring() noexcept { return impl_->live.ri
 
 void InMemorySender::wake() noexcept {
   std::lock_guard lock(impl_->live.mutex);
+  if (impl_->live.stopped) return;  // what is in the rings counts as dropped
   impl_->drain();
 }
 

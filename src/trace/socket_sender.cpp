@@ -15,6 +15,7 @@
 #include <optional>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "net/unix_socket.hpp"
@@ -77,13 +78,12 @@ class Pump {
   Pump(const Pump&) = delete;
   Pump& operator=(const Pump&) = delete;
 
-  void start() noexcept;
-  detail::ThreadRing* open_ring() noexcept {
-    start();
-    return rings_.open();
-  }
+  /// True if the thread runs. If not, the next call tries again.
+  bool start() noexcept;
+  /// nullptr while nobody would empty it.
+  detail::ThreadRing* open_ring() noexcept { return start() ? rings_.open() : nullptr; }
   void wake() noexcept {
-    if (wake_) wake_->wake();  // set before the first ring was opened
+    if (wake_) wake_->wake();  // who has a ring has been through start(): wake_ is set, and never again
   }
   FlushResult flush(SteadyTime deadline) noexcept;
   FlushResult stop(SteadyTime deadline) noexcept;
@@ -127,7 +127,8 @@ class Pump {
   std::uint64_t flushed_ticket_ = 0;                           // guarded by mutex_: the latest flush() that is done
   bool running_ = false, stopped_ = false, finished_ = false;  // guarded by mutex_
   std::thread thread_;                                         // guarded by mutex_
-  std::optional<net::EventFd> wake_;                           // set once
+  bool start_failed_ = false;                                  // guarded by mutex_: and was said
+  std::optional<net::EventFd> wake_;                           // set once, under mutex_, before running_
 
   // Written by the pump, read by any thread.
   std::atomic<std::uint64_t> delivered_{0}, too_large_{0}, unacknowledged_{0}, connects_{0};
@@ -151,16 +152,17 @@ class Pump {
   Timestamp start_time_{};
 };
 
-void Pump::start() noexcept {
+bool Pump::start() noexcept {
   std::lock_guard lock(mutex_);
-  if (running_ || stopped_ || !config_.usable) return;
+  if (running_ || stopped_ || !config_.usable) return running_ && !stopped_;
   try {
+    const auto fail = [this](const std::string& message) {
+      if (!std::exchange(start_failed_, true)) config_.logger().log(Logger::Level::error, message + "; spans are dropped");
+      return false;
+    };
     if (!wake_) {
       Result<net::EventFd> created = net::EventFd::create();
-      if (!created) {
-        config_.logger().log(Logger::Level::error, created.error().message);
-        return;
-      }
+      if (!created) return fail(created.error().message);
       wake_.emplace(std::move(created).value());
     }
     start_time_ = std::chrono::system_clock::now();
@@ -169,15 +171,21 @@ void Pump::start() noexcept {
     sigset_t all, previous;
     sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &previous);  // signals are the program's
+    std::error_code error;
     try {
       thread_ = std::thread([this] { run(); });
       running_ = true;
-    } catch (const std::system_error& error) {
-      config_.logger().log(Logger::Level::error, std::string("cannot start the thread that sends spans: ") + error.what());
+    } catch (const std::system_error& thrown) {
+      error = thrown.code();
+    } catch (const std::bad_alloc&) {
+      error = std::make_error_code(std::errc::not_enough_memory);
     }
     ::pthread_sigmask(SIG_SETMASK, &previous, nullptr);
+    if (!running_) return fail("cannot start the thread that sends spans: " + error.message());
+    start_failed_ = false;
   } catch (const std::bad_alloc&) {  // the next ring tries again
   }
+  return running_;
 }
 
 std::uint64_t Pump::drops() const noexcept {
@@ -477,7 +485,7 @@ void SocketSender::start(const SenderSetup& setup) noexcept {
                                {&path, 1});
     return;
   }
-  impl_->pump.start();
+  (void)impl_->pump.start();
 }
 
 detail::ThreadRing* SocketSender::open_ring() noexcept { return impl_->config.usable ? impl_->pump.open_ring() : nullptr; }

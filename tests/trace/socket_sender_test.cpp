@@ -1,5 +1,6 @@
 #include "weir/trace/socket_sender.hpp"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cstdlib>
@@ -368,6 +369,34 @@ TEST_CASE("a path that cannot be is an error once, and its spans are counted dro
   CHECK(recorder.lines()[0].find("error: the collector's socket path") == 0);
   CHECK(tracer.stats().dropped_no_ring == 10);
   check_invariant(tracer.stats());
+}
+
+TEST_CASE("without a thread to send them spans are refused at once, until there is one") {
+  ScratchDir dir;
+  TestCollector collector(dir / "s");
+  Recorder recorder;
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit none{0, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);  // no eventfd
+  Tracer tracer{SocketSender{dir / "s", {.logger = &recorder}}};
+  for (int i = 0; i < 1000; ++i) ScopedSpan span = tracer.enter("x");
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(tracer.stats().dropped_no_ring == 1000);
+  CHECK(tracer.stats().in_flight == 0);
+  CHECK(tracer.flush().pending == 0);
+  REQUIRE(recorder.lines().size() == 1);
+  CHECK(recorder.lines()[0].find("error: cannot make an eventfd") == 0);
+  std::thread([&] {
+    for (int i = 0; i < 256; ++i) ScopedSpan span = tracer.enter("y");
+  }).join();
+  TestConnection connection = collector.accept();
+  CHECK(tracer.stop(10s).pending == 0);
+  connection.read_to_end();
+  const auto stats = tracer.stats();
+  CHECK(stats.delivered > 0);
+  CHECK(listen_to(connection).ended.size() == stats.delivered);
+  check_invariant(stats);
 }
 
 TEST_CASE("tracers are made and stopped again and again beside threads that write") {

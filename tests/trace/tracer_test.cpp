@@ -470,6 +470,20 @@ TEST_CASE("after stop spans are counted no-ops") {
   check_invariant(stats);
 }
 
+TEST_CASE("what was dropped by stop stays dropped when a ring asks to be emptied") {
+  InMemorySender sink;
+  Tracer tracer{sink};
+  auto open = std::make_unique<ScopedSpan>(tracer, weir::Name("open"));
+  (void)tracer.stop();
+  open.reset();
+  CHECK(tracer.stats().dropped_stopped == 1);
+  sink.wake();
+  CHECK(tracer.stats().dropped_stopped == 1);
+  CHECK(tracer.stats().delivered == 0);
+  CHECK(sink.spans().empty());
+  check_invariant(tracer.stats());
+}
+
 TEST_CASE("a tracer may go before its threads and its spans") {
   InMemorySender sink;
   auto tracer = std::make_unique<Tracer>(sink);

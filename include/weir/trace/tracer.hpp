@@ -6,7 +6,8 @@
 //
 //   running ─stop() or destructor─▶ stopped: what was written is sent within the deadline, later spans are counted no-ops
 //
-// Any order of ends is safe: threads before or after the tracer, spans after the tracer (they are dropped).
+// Any order of ends is safe: threads before or after the tracer, spans after the tracer (they are dropped). exit() stops the
+// tracers that still live, each within its stop_timeout, as if their destructors ran; _exit() and quick_exit() do not.
 
 #include <algorithm>
 #include <atomic>
@@ -27,7 +28,7 @@ struct TracerOptions {
   std::string service_name{};
   std::size_t max_attributes = 128;              ///< per span; at most 255. More: larger records, fewer of them fit a ring
   std::size_t max_attribute_bytes = 4096;        ///< per string; longer ones are cut. All of a span together: 256 KiB
-  std::chrono::milliseconds stop_timeout{1000};  ///< how long the destructor may wait for spans to be delivered
+  std::chrono::milliseconds stop_timeout{1000};  ///< how long the destructor, or exit(), may wait for spans to be delivered
   const Clock* clock = nullptr;                  ///< for tests; nullptr: the machine's
 };
 
@@ -53,7 +54,7 @@ class Tracer {
   TracerStats stats() const noexcept;
   /// Delivers what ended before the call. Returns early when that is done.
   FlushResult flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept {
-    return completed(sender_->flush(std::chrono::steady_clock::now() + timeout));
+    return completed(entry_.sender->flush(std::chrono::steady_clock::now() + timeout));
   }
   /// Takes no more spans and delivers what there is; what the timeout leaves is dropped and counted. Idempotent.
   FlushResult stop(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept;
@@ -67,38 +68,32 @@ class Tracer {
     return result;
   }
 
-  // What each span reads first: the id that a thread's ring must have. Changed by stop() only.
-  std::atomic<std::uint64_t> active_id_;
   detail::TracerEntry entry_;
-  std::shared_ptr<Sender> sender_;
-  std::chrono::milliseconds stop_timeout_;
 };
 
-inline Tracer::Tracer(std::shared_ptr<Sender> sender, TracerOptions options)
-    : sender_(std::move(sender)), stop_timeout_(options.stop_timeout) {
-  entry_.sender = sender_.get();
+inline Tracer::Tracer(std::shared_ptr<Sender> sender, TracerOptions options) {
+  entry_.sender = std::move(sender);
+  entry_.stop_timeout = options.stop_timeout;
   entry_.ticker = detail::Ticker(options.clock);
   entry_.limits.count = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attributes, 255));
   entry_.limits.bytes = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attribute_bytes, detail::max_record_bytes));
-  sender_->start({{std::move(options.service_name)}, options.clock, &entry_.dropped_no_ring});
+  entry_.sender->start({{std::move(options.service_name)}, options.clock, &entry_.dropped_no_ring});
   detail::process().add(entry_);
-  active_id_.store(entry_.id, std::memory_order_relaxed);
 }
 
 inline Tracer::~Tracer() {
-  stop(stop_timeout_);
+  stop(entry_.stop_timeout);
   detail::process().remove(entry_);
 }
 
 inline FlushResult Tracer::stop(std::chrono::milliseconds timeout) noexcept {
   const Sender::Deadline deadline = std::chrono::steady_clock::now() + timeout;
-  entry_.stopped.store(true, std::memory_order_relaxed);
-  active_id_.store(detail::Process::stopped_id, std::memory_order_relaxed);
-  return completed(sender_->stop(deadline));
+  detail::Process::refuse_spans(entry_);
+  return completed(entry_.sender->stop(deadline));
 }
 
 inline TracerStats Tracer::stats() const noexcept {
-  TracerStats stats = sender_->stats();
+  TracerStats stats = entry_.sender->stats();
   const std::uint64_t no_ring = entry_.dropped_no_ring.load(std::memory_order_relaxed);
   const std::uint64_t stopped = entry_.dropped_stopped.load(std::memory_order_relaxed);
   stats.emitted += no_ring + stopped;

@@ -7,10 +7,17 @@
 //
 // Thread end: a pthread key's destructor (they run after those of thread_local objects; the main thread has none) closes
 // the thread's rings. fork(): the child forgets the rings of its parent and begins with new ones; the tracers live on.
+// exit(): a handler, registered before the first tracer is complete, stops the tracers that still live (those on the stack
+// of main, on the heap, or destroyed by a static destructor that comes later). It thus runs after the destructors of static
+// tracers and of static objects made after the first tracer. _exit, quick_exit and abort run no handlers: call
+// Tracer::flush() or stop() before.
 
 #include <pthread.h>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <mutex>
 
 #include "weir/core/clock.hpp"
@@ -33,13 +40,17 @@ class ForkListener {
 
 /// A living tracer, as the threads of the process find it.
 struct TracerEntry {
+  std::atomic<std::uint64_t> active_id{0};  // what each span reads first: `id`, or Process::stopped_id
   std::uint64_t id = 0;
-  Sender* sender = nullptr;
+  std::shared_ptr<Sender> sender;
+  std::chrono::milliseconds stop_timeout{};
   Ticker ticker;
   AttributeLimits limits;
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
   std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0};
+  std::uint64_t generation = 0;  // guarded by the process's mutex: of the process that made it or last opened a ring
+  bool stopped_at_exit = false;  // guarded by the process's mutex
   TracerEntry *previous = nullptr, *next = nullptr;
 };
 
@@ -52,11 +63,18 @@ class Process {
     prepare();
     std::lock_guard lock(mutex_);
     entry.id = ++last_id_;
+    entry.generation = generation();
+    entry.active_id.store(entry.id, std::memory_order_relaxed);
     entry.next = tracers_;
     if (tracers_ != nullptr) tracers_->previous = &entry;
     tracers_ = &entry;
   }
-  /// When it returns, no thread is in the entry's sender any more, and none gets there.
+  /// Spans that begin from now on are counted no-ops.
+  static void refuse_spans(TracerEntry& entry) noexcept {
+    entry.stopped.store(true, std::memory_order_relaxed);
+    entry.active_id.store(stopped_id, std::memory_order_relaxed);
+  }
+  /// When it returns, no thread is in the entry's sender any more through the entry, and none gets there.
   void remove(TracerEntry& entry) noexcept {
     std::lock_guard lock(mutex_);
     (entry.previous != nullptr ? entry.previous->next : tracers_) = entry.next;
@@ -83,9 +101,10 @@ class Process {
   ThreadRing* attach(std::uint64_t tracer_id) noexcept;
 
  private:
-  void prepare() noexcept;  // once: key and fork handlers
+  void prepare() noexcept;  // once: key, fork and exit handlers
   static void wake(std::uint64_t tracer_id) noexcept;
   static void end_thread(void* state) noexcept;
+  void stop_tracers() noexcept;
   TracerEntry* find(std::uint64_t tracer_id) const noexcept {  // mutex_ held
     TracerEntry* entry = tracers_;
     while (entry != nullptr && entry->id != tracer_id) entry = entry->next;
@@ -110,6 +129,7 @@ WEIR_SHARED_STATE inline Process& process() noexcept {
 inline void Process::prepare() noexcept {
   std::call_once(prepared_, [this] {
     has_key_ = ::pthread_key_create(&key_, &Process::end_thread) == 0;
+    (void)std::atexit([] { process().stop_tracers(); });  // no room for it: tracers deliver in their destructors only
     ::pthread_atfork(
         [] {
           process().mutex_.lock();
@@ -176,6 +196,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
     entry->dropped_no_ring.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }
+  entry->generation = generation();
   ring->adopt(tracer_id, entry->ticker, entry->limits, generation(), &Process::wake);
   ring->next = thread.rings;
   thread.rings = thread.ring = ring;
@@ -187,6 +208,34 @@ inline void Process::wake(std::uint64_t tracer_id) noexcept {
   std::unique_lock lock(process().mutex_, std::try_to_lock);
   if (!lock) return;  // somebody's first span; the rings are drained every few milliseconds anyway
   if (TracerEntry* entry = process().find(tracer_id)) entry->sender->wake();
+}
+
+/// Runs in exit(). All tracers refuse spans before the first is waited for, and their time runs from then on: together they
+/// take as long as the slowest. A child's exit leaves those alone that it only inherited: there is nothing in them, and no
+/// telling what state their senders are in.
+inline void Process::stop_tracers() noexcept {
+  const Sender::Deadline begin = std::chrono::steady_clock::now();
+  {
+    std::lock_guard lock(mutex_);
+    for (TracerEntry* entry = tracers_; entry != nullptr; entry = entry->next) {
+      refuse_spans(*entry);
+      entry->stopped_at_exit = entry->generation != generation();
+    }
+  }
+  for (;;) {
+    std::shared_ptr<Sender> sender;  // other threads go on: one may destroy the tracer while we wait
+    std::chrono::milliseconds timeout{};
+    {
+      std::lock_guard lock(mutex_);
+      TracerEntry* entry = tracers_;
+      while (entry != nullptr && entry->stopped_at_exit) entry = entry->next;
+      if (entry == nullptr) return;
+      entry->stopped_at_exit = true;
+      sender = entry->sender;
+      timeout = entry->stop_timeout;
+    }
+    (void)sender->stop(begin + timeout);
+  }
 }
 
 inline void Process::end_thread(void*) noexcept {

@@ -10,7 +10,7 @@ namespace weir::inline v0 {
 
 inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept {
   detail::ThreadState& thread = detail::thread_state;
-  tracer_id_ = tracer.active_id_.load(std::memory_order_relaxed);
+  tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
   detail::ThreadRing* ring = thread.ring;
   if (thread.tracer_id != tracer_id_ || !thread.sampled) [[unlikely]] {
     ring = thread.sampled ? tracer.attach() : nullptr;
@@ -28,7 +28,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept
 
 inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept {
   const detail::ThreadState& thread = detail::thread_state;
-  tracer_id_ = tracer.active_id_.load(std::memory_order_relaxed);
+  tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
   detail::ThreadRing* ring = thread.ring;
   if (thread.tracer_id != tracer_id_ || !parent.sampled()) [[unlikely]] {
     ring = parent.sampled() ? tracer.attach() : nullptr;
