@@ -90,7 +90,7 @@ std::string summary(const CollectorStats& stats) {
   const auto count = [](std::uint64_t number, const char* what) { return std::to_string(number) + " " + what + (number == 1 ? "" : "s"); };
   std::string text = count(stats.store.spans, "span") + " in " + count(stats.store.traces, "trace");
   if (stats.store.unfinished != 0) text += ", " + std::to_string(stats.store.unfinished) + " unfinished";
-  const std::uint64_t lost = stats.store.dropped_spans + stats.reported_drops;
+  const std::uint64_t lost = stats.store.dropped_spans + stats.reported_drops + stats.lost_spans;
   if (lost != 0) text += ", " + std::to_string(lost) + " lost";
   return text;
 }

@@ -14,12 +14,17 @@ constexpr std::chrono::seconds log_interval{1};
 constexpr std::size_t max_excerpt = 80;
 constexpr std::size_t max_control_line = 4096;
 constexpr std::size_t max_service_name = 256;
+constexpr std::size_t max_start_time = 64;
 
 /// Requires: valid UTF-8.
 std::string service_name(std::string name) {
   if (name.size() > max_service_name) name.resize(max_service_name);
   while (!valid_utf8(name)) name.pop_back();
   return name;
+}
+
+void add_up(std::uint64_t& counter, std::uint64_t more) noexcept {
+  counter += std::min(more, std::numeric_limits<std::uint64_t>::max() - counter);
 }
 
 }  // namespace
@@ -54,36 +59,37 @@ std::string excerpt_of(std::string_view line) {
   return text;
 }
 
-bool Intake::take(std::string_view line, std::string& service, TimePoint now) {
+bool Intake::take(std::string_view line, Source& source, TimePoint now) {
   ++stats_.lines;
   const std::size_t begin = line.find_first_not_of(" \t\r");
-  if (begin == std::string_view::npos) return refuse(stats_.rejected_malformed, "empty", line, service, now);
+  if (begin == std::string_view::npos) return refuse(stats_.rejected_malformed, "empty", line, source, now);
   try {
-    return line[begin] == '[' ? take_control(line, service, now) : take_event(line, service, now);
+    return line[begin] == '[' ? take_control(line, source, now) : take_event(line, source, now);
   } catch (const std::bad_alloc&) {
-    return refuse(stats_.rejected_no_room, "out of memory", {}, service, now);
+    return refuse(stats_.rejected_no_room, "out of memory", {}, source, now);
   }
 }
 
-bool Intake::take_event(std::string_view line, std::string_view service, TimePoint now) {
+bool Intake::take_event(std::string_view line, const Source& source, TimePoint now) {
   bool repaired = false;
   Result<Event> event = decode_event(line, repaired);
   if (!event) {
     const bool malformed = event.error().code == std::errc::bad_message;
-    return refuse(malformed ? stats_.rejected_malformed : stats_.rejected_field, event.error().message, line, service, now);
+    return refuse(malformed ? stats_.rejected_malformed : stats_.rejected_field, event.error().message, line, source, now);
   }
   if (event->type != EventType::span_start && event->type != EventType::span_end) {
-    return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, service, now);
+    return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, source, now);
   }
   if (repaired) ++stats_.repaired_utf8;
-  store_.apply(*std::move(event), service, now);
+  if (event->type == EventType::span_end) GapTracker::read_span(source.place);
+  store_.apply(*std::move(event), source.service, now);
   return true;
 }
 
 /// `["weir",version,{"service":…}]` or `["dropped",n]`.
-bool Intake::take_control(std::string_view line, std::string& service, TimePoint now) {
+bool Intake::take_control(std::string_view line, Source& source, TimePoint now) {
   using nlohmann::json;
-  const auto malformed = [&](std::string_view reason) { return refuse(stats_.rejected_malformed, reason, line, service, now); };
+  const auto malformed = [&](std::string_view reason) { return refuse(stats_.rejected_malformed, reason, line, source, now); };
   if (line.size() > max_control_line) return malformed("a control line longer than 4 KiB");
   json control = json::parse(line.begin(), line.end(), nullptr, false);
   if (control.is_discarded()) {
@@ -93,37 +99,45 @@ bool Intake::take_control(std::string_view line, std::string& service, TimePoint
     ++stats_.repaired_utf8;
   }
   if (control.size() >= 2 && control[0] == "dropped" && control[1].is_number_unsigned()) {
-    const auto dropped = control[1].get<std::uint64_t>();
-    const std::uint64_t room = std::numeric_limits<std::uint64_t>::max() - stats_.reported_drops;
-    stats_.reported_drops += std::min(dropped, room);
+    add_up(stats_.reported_drops, control[1].get<std::uint64_t>());
     return true;
   }
   if (control.size() >= 2 && control[0] == "weir" && control[1].is_number_integer()) {
-    if (control.size() < 3 || !control[2].is_object()) return true;
-    const auto name = control[2].find("service");
-    if (name != control[2].end() && name->is_string() && !name->get_ref<const std::string&>().empty()) {
-      service = service_name(name->get<std::string>());
-    }
+    if (control.size() >= 3 && control[2].is_object()) take_hello(control[2], source);
     return true;
   }
   return malformed("an unknown control line");
 }
 
-void Intake::refuse_too_long(std::string_view service, TimePoint now) {
-  ++stats_.lines;
-  refuse(stats_.rejected_too_long, "longer than max_line", {}, service, now);
+void Intake::take_hello(const nlohmann::json& hello, Source& source) {
+  const auto name = hello.find("service"), pid = hello.find("pid"), start = hello.find("start_time"), sequence = hello.find("sequence");
+  if (name != hello.end() && name->is_string() && !name->get_ref<const std::string&>().empty()) {
+    source.service = service_name(name->get<std::string>());
+  }
+  if (pid == hello.end() || !pid->is_number_unsigned() || sequence == hello.end() || !sequence->is_number_unsigned()) return;
+  if (start == hello.end() || !start->is_string() || start->get_ref<const std::string&>().size() > max_start_time) return;
+  GapTracker::Key key{pid->get<std::uint64_t>(), start->get<std::string>()};
+  add_up(stats_.lost_spans, gaps_.hello(source.place, std::move(key), sequence->get<std::uint64_t>()));
 }
 
-void Intake::refuse_no_room(std::string_view service, TimePoint now) {
+void Intake::ended(Source& source) noexcept { add_up(stats_.lost_spans, gaps_.ended(source.place)); }
+
+void Intake::refuse_too_long(const Source& source, TimePoint now) {
   ++stats_.lines;
-  refuse(stats_.rejected_no_room, "no room for half a line (max_buffered)", {}, service, now);
+  refuse(stats_.rejected_too_long, "longer than max_line", {}, source, now);
 }
 
-bool Intake::refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, std::string_view service, TimePoint now) {
+void Intake::refuse_no_room(const Source& source, TimePoint now) {
+  ++stats_.lines;
+  refuse(stats_.rejected_no_room, "no room for half a line (max_buffered)", {}, source, now);
+}
+
+bool Intake::refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, const Source& source, TimePoint now) {
   ++counter;
+  GapTracker::read_span(source.place);
   std::uint64_t suppressed = 0;
   if (!limiter_.allow(now, suppressed)) return false;
-  const std::string excerpt = excerpt_of(line), from = excerpt_of(service), why = excerpt_of(reason);
+  const std::string excerpt = excerpt_of(line), from = excerpt_of(source.service), why = excerpt_of(reason);
   const Attribute attributes[] = {{"reason", why}, {"service", from}, {"line", excerpt}, {"suppressed", suppressed}};
   const Unlocked unlocked(held_);
   logger_.log(Logger::Level::warning, "the collector refused a line", attributes);

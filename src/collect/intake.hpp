@@ -5,9 +5,11 @@
 #include <chrono>
 #include <cstdint>
 #include <mutex>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
+#include "collect/gap_tracker.hpp"
 #include "weir/collect/collector.hpp"
 
 namespace weir::inline v0::detail {
@@ -40,27 +42,37 @@ class LogLimiter {
 /// At most 80 characters of `line`, those beside printable ASCII as \xNN.
 std::string excerpt_of(std::string_view line);
 
+/// Who sends on a connection. A hello line changes it.
+struct Source {
+  std::string service;
+  GapTracker::Place place{};
+};
+
 class Intake {
  public:
   Intake(TraceStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, Logger& logger)
       : store_(store), stats_(stats), held_(held), logger_(logger) {}
 
-  /// Takes one line of the connection whose service is called `service`, which a hello line changes. False if it was refused.
-  bool take(std::string_view line, std::string& service, TimePoint now);
+  /// Takes one line of a connection. False if it was refused.
+  bool take(std::string_view line, Source& source, TimePoint now);
   /// Counts a line that never came in whole.
-  void refuse_too_long(std::string_view service, TimePoint now);
-  void refuse_no_room(std::string_view service, TimePoint now);
+  void refuse_too_long(const Source& source, TimePoint now);
+  void refuse_no_room(const Source& source, TimePoint now);
+  /// The connection has ended, and all that is ever read from it was taken.
+  void ended(Source& source) noexcept;
 
  private:
-  bool take_event(std::string_view line, std::string_view service, TimePoint now);
-  bool take_control(std::string_view line, std::string& service, TimePoint now);
-  bool refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, std::string_view service, TimePoint now);
+  bool take_event(std::string_view line, const Source& source, TimePoint now);
+  bool take_control(std::string_view line, Source& source, TimePoint now);
+  void take_hello(const nlohmann::json& hello, Source& source);
+  bool refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, const Source& source, TimePoint now);
 
   TraceStore& store_;
   CollectorStats& stats_;
   std::unique_lock<std::mutex>& held_;  // guards both
   Logger& logger_;
   LogLimiter limiter_;
+  GapTracker gaps_;
 };
 
 }  // namespace weir::inline v0::detail

@@ -181,10 +181,10 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
     while (!data.empty()) {
       std::string_view line;
       switch (connection.lines.next(data, line)) {
-        case net::LineSplitter::Got::line: useful |= intake_.take(line, connection.service, now); break;
+        case net::LineSplitter::Got::line: useful |= intake_.take(line, connection.source, now); break;
         case net::LineSplitter::Got::nothing: break;
-        case net::LineSplitter::Got::too_long: intake_.refuse_too_long(connection.service, now); break;
-        case net::LineSplitter::Got::no_room: intake_.refuse_no_room(connection.service, now); break;
+        case net::LineSplitter::Got::too_long: intake_.refuse_too_long(connection.source, now); break;
+        case net::LineSplitter::Got::no_room: intake_.refuse_no_room(connection.source, now); break;
       }
     }
   }
@@ -200,13 +200,21 @@ void ServeLoop::take_rest(Connection& connection, TimePoint now) {
   std::string_view line;
   if (connection.lines.finish(line) != net::LineSplitter::Got::line) return;
   const std::lock_guard locked(core_.serving);
-  (void)intake_.take(line, connection.service, now);
+  (void)intake_.take(line, connection.source, now);
 }
 
 void ServeLoop::close(int fd) {
-  connections_.erase(fd);  // which takes it out of epoll too
+  const auto found = connections_.find(fd);
+  if (found == connections_.end()) return;
+  end(*found->second);
+  connections_.erase(found);  // which takes it out of epoll too
   note_connections();
   resume_listener();
+}
+
+void ServeLoop::end(Connection& connection) {
+  const std::lock_guard locked(core_.serving);
+  intake_.ended(connection.source);
 }
 
 void ServeLoop::drop_idle(TimePoint now) {
@@ -252,6 +260,7 @@ void ServeLoop::take_arrived(TimePoint now) {
       }
       take_rest(*connection, now);
     }
+    for (const auto& [fd, connection] : connections_) end(*connection);
     connections_.clear();
     int accepted = 0;
     if (!accept_some(now, std::min(budget, accepts_per_turn), accepted)) break;

@@ -43,9 +43,9 @@ class ServeLoop {
  private:
   struct Connection {
     Connection(net::Peer peer, std::string name, TimePoint now, std::size_t max_line, net::BufferBudget& budget)
-        : fd(std::move(peer.fd)), service(std::move(name)), lines(max_line, budget), idle_since(now) {}
+        : fd(std::move(peer.fd)), source{std::move(name)}, lines(max_line, budget), idle_since(now) {}
     net::Fd fd;
-    std::string service;
+    Source source;
     net::LineSplitter lines;
     TimePoint idle_since;  // nothing of use, or half a line, since then; max(): whole lines only
   };
@@ -62,6 +62,7 @@ class ServeLoop {
   void take_lines(Connection& connection, std::string_view data, TimePoint now);
   void take_rest(Connection& connection, TimePoint now);
   void close(int fd);
+  void end(Connection& connection);
   void drop_idle(TimePoint now);
   void pass_time(TimePoint now);
   void take_arrived(TimePoint now);

@@ -70,6 +70,7 @@ std::string CollectorStats::to_json() const {
   all.add("dropped_idle", dropped_idle);
   all.add("listener_pauses", listener_pauses);
   all.add("reported_drops", reported_drops);
+  all.add("lost_spans", lost_spans);
   all.add("open_connections", open_connections);
   return all.finished();
 }

@@ -359,6 +359,13 @@ Result<Fd> connect_unix(const std::string& path) {
   return fd;
 }
 
+Result<uid_t> peer_uid(const Fd& fd) {
+  ucred credentials{};
+  socklen_t size = sizeof credentials;
+  if (::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return system_error(errno, "cannot find out who listens");
+  return credentials.uid;
+}
+
 bool is_live(const std::string& path) {
   const Result<Fd> connected = connect_unix(path);
   return connected || connected.error().code.value() == EAGAIN;

@@ -135,6 +135,9 @@ class UnixListener {
 /// resource_unavailable_try_again (the backlog is full: it lives, try later), filename_too_long, permission_denied.
 Result<Fd> connect_unix(const std::string& path);
 
+/// The effective uid at the other end of a connected socket: for who connected, that of the listener when it began to listen.
+Result<uid_t> peer_uid(const Fd& fd);
+
 /// True when somebody listens at `path`, a full backlog included. Removes nothing.
 bool is_live(const std::string& path);
 

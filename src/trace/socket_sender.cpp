@@ -109,6 +109,7 @@ class Pump {
   }
   bool round();
   bool connect_if_due(bool waiting, bool urgent);
+  bool trusted(const net::Fd& socket, SteadyTime now);
   bool pump();
   void add_reports();
   void disconnect(std::string_view reason) noexcept;
@@ -141,10 +142,10 @@ class Pump {
   bool blocked_ = false;  // the collector takes no more at the moment
   bool replies_ended_ = false;
   SteadyTime last_progress_{}, last_attempt_{}, connected_at_{}, last_look_for_open_{};
-  std::optional<SteadyTime> last_complaint_;
-  bool complained_ = false;   // "lost" was said, "recovered" was not
-  milliseconds backoff_{0};   // until the next attempt, while spans wait
-  milliseconds interval_{0};  // between two rounds
+  std::optional<SteadyTime> last_complaint_, last_refusal_;  // when it was said
+  bool complained_ = false;                                  // "lost" was said, "recovered" was not
+  milliseconds backoff_{0};                                  // until the next attempt, while spans wait
+  milliseconds interval_{0};                                 // between two rounds
   std::uint64_t reported_drops_ = 0;
   std::uint64_t flushing_ticket_ = 0;  // whose targets the rings have
   std::uint64_t random_ = 0;
@@ -319,7 +320,7 @@ bool Pump::connect_if_due(bool waiting, bool urgent) {
   const bool first = last_attempt_ == SteadyTime{};
   last_attempt_ = now;
   Result<net::Fd> connected = net::connect_unix(config_.path);
-  if (!connected) {
+  if (!connected || !trusted(*connected, now)) {
     const auto jitter = milliseconds{detail::split_mix(random_) % 50};
     backoff_ = first ? milliseconds{100} + jitter : std::min(milliseconds{500}, backoff_ * 2 + jitter);
     return true;
@@ -339,6 +340,20 @@ bool Pump::connect_if_due(bool waiting, bool urgent) {
     config_.logger().log(Logger::Level::info, "recovered the collector at " + config_.path);
   }
   return true;
+}
+
+/// Spans are for ourselves, for root, and for those who were named.
+bool Pump::trusted(const net::Fd& socket, SteadyTime now) {
+  const Result<uid_t> uid = net::peer_uid(socket);
+  const std::vector<uid_t>& allowed = config_.options.allow_uids;
+  if (uid && (*uid == ::geteuid() || *uid == 0 || std::find(allowed.begin(), allowed.end(), *uid) != allowed.end())) return true;
+  if (last_refusal_ && now - *last_refusal_ < std::chrono::minutes{1}) return false;
+  last_refusal_ = now;
+  const std::string why =
+      uid ? "uid " + std::to_string(*uid) + " listens there, which SocketSenderOptions::allow_uids does not name" : uid.error().message;
+  config_.logger().log(Logger::Level::warning,
+                       "refused the collector at " + config_.path + ": " + why + "; spans are kept until the rings are full");
+  return false;
 }
 
 std::string Pump::hello() const {
@@ -448,7 +463,7 @@ void Pump::read_replies() {
 }  // namespace
 
 struct SocketSender::Impl final : detail::ForkListener {
-  Impl(std::string path, SocketSenderOptions options) : config{std::move(path), options, {}} {
+  Impl(std::string path, SocketSenderOptions options) : config{std::move(path), std::move(options), {}} {
     config.usable = !config.path.empty() && config.path.front() == '/' && config.path.size() <= net::max_socket_path &&
                     config.path.find('\0') == std::string::npos;
     ::new (&pump) Pump(config);
@@ -469,7 +484,8 @@ struct SocketSender::Impl final : detail::ForkListener {
   };
 };
 
-SocketSender::SocketSender(std::string path, SocketSenderOptions options) : impl_(std::make_unique<Impl>(std::move(path), options)) {}
+SocketSender::SocketSender(std::string path, SocketSenderOptions options)
+    : impl_(std::make_unique<Impl>(std::move(path), std::move(options))) {}
 SocketSender::~SocketSender() = default;
 SocketSender::SocketSender(SocketSender&&) noexcept = default;
 SocketSender& SocketSender::operator=(SocketSender&&) noexcept = default;

@@ -37,8 +37,10 @@ void append_span(std::string& out, const Span& span, TreeStyle style) {
   append_coloured(out, span.name.empty() ? "(unnamed)" : printable(span.name), colour);
   append_coloured(out, " [" + to_string(span.kind) + "]", colour);
   out += ' ';
-  out += format_duration(span.duration());
-  if (span.unfinished()) append_coloured(out, " unfinished", style.colour ? red : "");
+  if (span.unfinished())
+    append_coloured(out, "unfinished", style.colour ? red : "");
+  else
+    out += format_duration(span.duration());
   if (span.failed()) {
     const auto message = span.attrs.find("error.message");
     const std::string text = message == span.attrs.end() || message->second.empty() ? "error" : "error: " + printable(message->second);

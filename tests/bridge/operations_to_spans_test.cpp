@@ -140,7 +140,25 @@ TEST_CASE("an operation left by an exception is a failed span") {
   Bridged bridged;
   CHECK_THROWS_AS(wrap<Query>({"select 1"}, []() -> Query::Result { throw std::runtime_error("no"); }), std::runtime_error);
   CHECK(bridged.spans()[0].failed());
+  CHECK(bridged.spans()[0].attrs.at("error.message") == "no");
   CHECK_FALSE(Context::current().valid());
+}
+
+TEST_CASE("an exception that is no std::exception fails the span, too") {
+  Bridged bridged;
+  CHECK_THROWS_AS(wrap<Query>({"select 1"}, []() -> Query::Result { throw 1; }), int);
+  CHECK(bridged.spans()[0].attrs.at("error.message") == "left by an exception");
+}
+
+TEST_CASE("what data events describe goes to the span of the operation they are emitted on") {
+  Bridged bridged;
+  {
+    Op<Request> request{{"GET", "/"}};
+    Op<Query> query{{"select 1"}};
+    query.emit(Failure{"locked"});
+  }
+  CHECK(bridged.span("Query").attrs.at("error.message") == "locked");
+  CHECK_FALSE(bridged.span("GET /").failed());
 }
 
 TEST_CASE("an operation under an explicit parent is its child, on whatever thread it runs") {

@@ -423,6 +423,101 @@ TEST_CASE("spans that services report as dropped are added up, without overflow"
   CHECK(collector->stats().reported_drops == UINT64_MAX);
 }
 
+TEST_CASE("spans that were sent here and never read are counted at the next hello") {
+  const auto hello = [](int pid, const std::string& sequence) {
+    return "[\"weir\",1,{\"service\":\"s\",\"pid\":" + std::to_string(pid) +
+           ",\"start_time\":\"2026-01-01T00:00:00Z\",\"sequence\":" + sequence + "}]\n";
+  };
+  Running collector;
+  auto service = std::make_unique<Client>(collector.path());
+  const auto reconnect = [&] {
+    service.reset();
+    REQUIRE(eventually([&] { return collector->stats().open_connections == 0; }));
+    service = std::make_unique<Client>(collector.path());
+  };
+  const auto lost_after = [&](const std::string& span) {
+    service->send_span(span);
+    REQUIRE(collector.wait_for_span(span));
+    return collector->stats().lost_spans;
+  };
+  service->send(hello(1, "100"));  // to the collector before us: no loss of ours
+  CHECK(lost_after("a") == 0);
+  CHECK(lost_after("b") == 0);
+  reconnect();
+  service->send(hello(1, "102"));
+  CHECK(lost_after("c") == 0);
+  service->send(hello(1, "200"));  // only the first of a connection counts
+  CHECK(lost_after("d") == 0);
+  reconnect();
+  service->send(hello(1, "107"));
+  CHECK(lost_after("e") == 3);
+  reconnect();
+  service->send(hello(1, "108"));
+  CHECK(lost_after("f") == 3);
+  reconnect();
+  service->send(hello(1, "0"));  // nonsense
+  CHECK(lost_after("g") == 3);
+  reconnect();
+  service->send(hello(2, "50"));  // another service
+  CHECK(lost_after("h") == 3);
+  reconnect();
+  service->send(hello(2, "18446744073709551615"));
+  CHECK(lost_after("i") == UINT64_MAX - 48);
+  reconnect();
+  service->send(hello(1, "18446744073709551615"));
+  CHECK(lost_after("k") == UINT64_MAX);
+  for (const std::string wrong : {"-1", "1.5", "\"7\"", "null"}) {
+    reconnect();
+    service->send(hello(3, wrong));
+    CHECK(lost_after("j" + wrong) == UINT64_MAX);
+  }
+  CHECK(collector->stats().rejected_malformed == 0);
+}
+
+TEST_CASE("a gap is not counted while earlier connections may still fill it") {
+  detail::GapTracker gaps;
+  const detail::GapTracker::Key key{1, "then"};
+  detail::GapTracker::Place first, second, third;
+  CHECK(gaps.hello(first, key, 0) == 0);
+  detail::GapTracker::read_span(first);
+  CHECK(gaps.hello(second, key, 3) == 0);
+  detail::GapTracker::read_span(second);  // is not one of the three
+  detail::GapTracker::read_span(first);
+  SECTION("the earlier one ends first") {
+    CHECK(gaps.ended(first) == 1);
+    CHECK(gaps.ended(second) == 0);
+    CHECK(gaps.hello(third, key, 4) == 0);
+  }
+  SECTION("the later one ends first") {
+    CHECK(gaps.ended(second) == 0);
+    CHECK(gaps.ended(first) == 1);
+    CHECK(gaps.hello(third, key, 5) == 1);
+  }
+  SECTION("a third comes before the first has ended") {
+    CHECK(gaps.hello(third, key, 5) == 0);
+    CHECK(gaps.ended(second) == 0);
+    detail::GapTracker::read_span(first);
+    CHECK(gaps.ended(first) == 1);
+  }
+}
+
+TEST_CASE("of services whose gaps are watched, those heard least recently are forgotten") {
+  detail::GapTracker gaps;
+  detail::GapTracker::Place kept, place;
+  CHECK(gaps.hello(kept, {0, ""}, 0) == 0);
+  for (std::uint64_t pid = 1; pid <= detail::GapTracker::max_services; ++pid) {
+    place = {};
+    CHECK(gaps.hello(place, {pid, ""}, 0) == 0);
+    gaps.ended(place);
+  }
+  CHECK(gaps.hello(place, {1, ""}, 7) == 0);  // forgotten: begins anew
+  gaps.ended(place);
+  CHECK(gaps.hello(place, {3, ""}, 7) == 7);
+  gaps.ended(place);
+  CHECK(gaps.ended(kept) == 0);
+  CHECK(gaps.hello(kept, {0, ""}, 7) == 7);  // its connection was open
+}
+
 TEST_CASE("many connections are served side by side") {
   Running collector;
   constexpr int count = 200;

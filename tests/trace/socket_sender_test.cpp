@@ -1,6 +1,7 @@
 #include "weir/trace/socket_sender.hpp"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cstdlib>
@@ -370,6 +371,67 @@ TEST_CASE("a path that cannot be is an error once, and its spans are counted dro
   CHECK(tracer.stats().dropped_no_ring == 10);
   check_invariant(tracer.stats());
 }
+
+#if !defined(__SANITIZE_THREAD__)
+TEST_CASE("a collector of another user gets nothing, unless it is named") {
+  if (::geteuid() != 0) {
+    WARN("skipped: only root can listen as another user");
+    return;
+  }
+  constexpr uid_t somebody = 65534;
+  ScratchDir dir;
+  REQUIRE(::chmod(dir.path().c_str(), 0777) == 0);
+  int ready[2], results[2];
+  REQUIRE(::pipe(ready) == 0);
+  REQUIRE(::pipe(results) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {  // accepts and reads to the end until something comes: tells how many bytes each time
+    ::close(results[0]);
+    if (::setuid(somebody) != 0) ::_exit(1);
+    TestCollector theirs(dir / "s");
+    (void)!::write(ready[1], "", 1);
+    for (std::size_t bytes = 0; bytes == 0;) {
+      TestConnection connection = theirs.accept();
+      if (!connection.open()) ::_exit(2);
+      bytes = connection.read_to_end().size();
+      (void)!::write(results[1], &bytes, sizeof bytes);
+    }
+    ::_exit(0);
+  }
+  ::close(results[1]);
+  ::close(ready[1]);
+  char byte;
+  REQUIRE(::read(ready[0], &byte, 1) == 1);
+  std::size_t bytes = 1;
+  const std::vector<uid_t> allowed = {4711, somebody};
+  {
+    Recorder recorder;
+    Tracer tracer{SocketSender{dir / "s", {.logger = &recorder}}};
+    { ScopedSpan span = tracer.enter("secret"); }
+    CHECK(tracer.flush(0ms).pending == 1);
+    REQUIRE(::read(results[0], &bytes, sizeof bytes) == sizeof bytes);
+    CHECK(bytes == 0);
+    CHECK(tracer.stats().in_flight == 1);  // it waits for a better one
+    CHECK(tracer.stats().connects == 0);
+    CHECK(tracer.stop().pending == 0);
+    CHECK(tracer.stats().dropped_stopped == 1);
+    check_invariant(tracer.stats());
+    REQUIRE(recorder.lines().size() == 1);
+    CHECK(recorder.lines()[0].find("warning: refused the collector at " + (dir / "s") + ": uid 65534 ") == 0);
+  }
+  Tracer tracer{SocketSender{dir / "s", {.allow_uids = allowed}}};
+  { ScopedSpan span = tracer.enter("for them too"); }
+  CHECK(tracer.stop(10s).pending == 0);
+  CHECK(tracer.stats().delivered == 1);
+  do REQUIRE(::read(results[0], &bytes, sizeof bytes) == sizeof bytes);
+  while (bytes == 0);  // the first tracer tried more than once
+  ::close(results[0]);
+  ::close(ready[0]);
+  int status = 1;
+  ::waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
+#endif
 
 TEST_CASE("without a thread to send them spans are refused at once, until there is one") {
   ScratchDir dir;

@@ -4,7 +4,8 @@
 //   root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
 //
 // The span's name is title() of the operation's Args, else the operation's name; its kind is the operation's; what Args and
-// Result describe become its attributes; an operation whose scope is left by an exception is a failed span. Its parent is
+// Result describe become its attributes; so does what data events emitted on it describe (a Failure, for
+// one); an operation whose scope is left by an exception is a failed span. Its parent is
 // the span of the nearest operation above; where there is none, the thread's ambient context. An operation that is its
 // thread's current one makes its span the thread's ambient context, so that spans entered by hand nest below it.
 
@@ -44,12 +45,21 @@ class OperationsToSpans final : public Observer {
     operation.attach(this, *open);
   }
 
+  /// What a data event describes becomes attributes of the span it is emitted on: a Failure marks it as failed.
+  void data(Operation& operation, const EventView& event) override {
+    auto* open = static_cast<Open*>(operation.attachment(this));
+    if (open == nullptr) return;
+    Attributes attributes(open->span);
+    event.describe(attributes);
+    open->failed |= attributes.failed;
+  }
+
   void finished(Operation& operation, const EventView& result) override {
     auto* open = static_cast<Open*>(operation.attachment(this));
     if (open == nullptr) return;
     Attributes attributes(open->span);
     result.describe(attributes);
-    if (open->thread == &detail::thread_state && operation.unwinding()) open->span.fail("left by an exception");
+    if (open->thread == &detail::thread_state && operation.unwinding() && !open->failed) open->span.fail("left by an exception");
     leave(*open);
     open->span.end();
   }
@@ -60,6 +70,7 @@ class OperationsToSpans final : public Observer {
     ~Open() override { leave(*this); }  // another thread finished it; its own thread destroys it
 
     ScopedSpan span;
+    bool failed = false;
     const detail::ThreadState* thread = nullptr;  // whose ambient context it became
     Context previous;                             // of that thread
   };
@@ -67,7 +78,11 @@ class OperationsToSpans final : public Observer {
   class Attributes final : public AttributeSink {
    public:
     explicit Attributes(ScopedSpan& span) : span_(span) {}
-    void set(Name key, AttributeValue value) override { span_.set(key, value); }
+    void set(Name key, AttributeValue value) override {
+      failed |= key.view() == "error";
+      span_.set(key, value);
+    }
+    bool failed = false;
 
    private:
     ScopedSpan& span_;

@@ -51,6 +51,9 @@ struct CollectorStats {
   std::uint64_t connections = 0, refused_peers = 0, dropped_idle = 0;
   std::uint64_t listener_pauses = 0;  ///< times that nobody was let in: at max_connections, or out of descriptors
   std::uint64_t reported_drops = 0;   ///< spans that services say they dropped
+  /// Spans that services had sent here, as their next hello says, and that were never read: their connection was closed
+  /// first. At least; those sent to an earlier collector are not among them.
+  std::uint64_t lost_spans = 0;
   std::size_t open_connections = 0;
   /// One line of JSON: every counter under its name, those of the store in an object "store".
   std::string to_json() const;

@@ -58,6 +58,9 @@ class EventView {
   }
   template <class Event>
   static constexpr auto describer() -> void (*)(const void*, AttributeSink&) {
+    static_assert(
+        requires(const Event& e, AttributeSink& s) { e.describe(s); } || !requires(Event & e, AttributeSink & s) { e.describe(s); },
+        "describe(AttributeSink&) must be const");
     if constexpr (requires(const Event& e, AttributeSink& s) { e.describe(s); })
       return &describe_as<Event>;
     else
@@ -100,17 +103,27 @@ class Observer {
   virtual void data(Operation& operation, const EventView& event) { (void)operation, (void)event; }
 };
 
+/// A data event: the call failed. wrap() emits it for exceptions; a bridge marks the span as failed.
+struct Failure {
+  std::string_view message;
+  void describe(AttributeSink& sink) const {
+    sink.set("error", true);
+    sink.set("error.message", message);
+  }
+};
+
 template <class P>
 concept ObserverPointer = requires(P pointer) {
   { *pointer } -> std::convertible_to<Observer&>;
 };
 
-/// State that an observer keeps on an operation (Operation::attach). Destroyed with the operation. Made with
-/// `new (std::nothrow)`: its memory comes from a few blocks that each thread keeps for this, so that observing allocates
-/// nothing in the long run. Thread-safety: that of the operation's events.
+/// State that an observer keeps on an operation (Operation::attach). Destroyed with the operation. Its memory comes from a
+/// few blocks that each thread keeps for this, so that observing allocates nothing in the long run. Thread-safety: that of
+/// the operation's events.
 class Attachment {
  public:
   virtual ~Attachment() = default;
+  static void* operator new(std::size_t size);
   static void* operator new(std::size_t size, const std::nothrow_t&) noexcept;
   static void operator delete(void* block, std::size_t size) noexcept;
   static void operator delete(void* block, const std::nothrow_t&) noexcept;

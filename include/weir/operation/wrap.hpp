@@ -8,24 +8,33 @@
 namespace weir::inline v0 {
 
 /// Starts an operation of type T, calls `call` with it (or with nothing), finishes the operation with what the call
-/// returned if that is a T::Result, and returns what it returned. When the call throws, the operation finishes by going out
-/// of scope (listeners can tell by unwinding()) and the exception goes on.
+/// returned if that is a T::Result (else with T::Result{}, unless the call has finished it), and returns what it returned.
+/// When the call throws, a Failure with its what() is emitted on the operation, which finishes by going out of scope
+/// (listeners can tell by unwinding()), and the exception goes on.
 template <OperationType T, class F>
-auto wrap(const typename T::Args& args, F&& call) {
+decltype(auto) wrap(const typename T::Args& args, F&& call) {
   Op<T> operation(args);
-  auto run = [&]() -> decltype(auto) {
-    if constexpr (std::is_invocable_v<F, Op<T>&>)
-      return std::forward<F>(call)(operation);
-    else
-      return std::forward<F>(call)();
+  const auto run = [&]() -> decltype(auto) {
+#if defined(__cpp_exceptions)
+    try {
+#endif
+      if constexpr (std::is_invocable_v<F, Op<T>&>)
+        return std::forward<F>(call)(operation);
+      else
+        return std::forward<F>(call)();
+#if defined(__cpp_exceptions)
+    } catch (const std::exception& exception) {
+      operation.emit(Failure{exception.what()});
+      throw;
+    }
+#endif
   };
-  using Returned = decltype(run());
-  if constexpr (std::is_void_v<Returned>) {
-    run();
+  if constexpr (std::is_same_v<decltype(run()), typename T::Result>) {
+    typename T::Result result = run();
+    operation.finish(result);
+    return result;
   } else {
-    auto returned = run();
-    if constexpr (std::is_same_v<decltype(returned), typename T::Result>) operation.finish(returned);
-    return returned;
+    return run();
   }
 }
 

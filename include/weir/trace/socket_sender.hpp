@@ -14,10 +14,12 @@
 //
 // fork(): the child's sender begins anew, with its own thread and connection, at the child's first span.
 
+#include <sys/types.h>
 #include <chrono>
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "weir/core/logger.hpp"
 #include "weir/trace/sender.hpp"
@@ -33,6 +35,9 @@ struct SocketSenderOptions {
   std::chrono::milliseconds stall_timeout{5000};     ///< a collector that accepts nothing for so long is disconnected
   std::chrono::milliseconds send_ahead_after{1000};  ///< open for longer: the start is sent before the end
   Logger* logger = nullptr;                          ///< nullptr: stderr_logger()
+  /// Users besides root and our own (effective) one whose collector may have the spans. Any other that listens at the path is
+  /// left at once, is told nothing, and is named in the log once a minute; the spans wait in the rings.
+  std::vector<uid_t> allow_uids{};
 };
 
 /// Thread-safety: shared: safe, once a Tracer has it. Before that: movable.

@@ -125,6 +125,10 @@ inline void* Attachment::operator new(std::size_t size, const std::nothrow_t&) n
   --me->spare_count;
   return std::exchange(me->spare_blocks, me->spare_blocks->next);
 }
+inline void* Attachment::operator new(std::size_t size) {
+  void* const block = operator new(size, std::nothrow);
+  return block != nullptr ? block : ::operator new(size);  // which throws, or has been made to find some
+}
 inline void Attachment::operator delete(void* block, std::size_t size) noexcept {
   detail::Slot* const me = detail::this_slot();
   if (size > detail::SpareBlock::size || me->spare_count == detail::SpareBlock::max_kept) return ::operator delete(block);
