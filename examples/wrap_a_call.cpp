@@ -1,6 +1,6 @@
 // Wraps one call of a program in an operation; the collector shows it as a span.
 //
-//   script/weir collect &      script/build && build/release/examples/wrap_a_call
+//   script/build release wrap_a_call && script/weir run -- build/release/examples/wrap_a_call
 
 #include <memory>
 #include <numeric>

@@ -57,6 +57,9 @@ Result<std::string> find_session() {
   if (socket != nullptr && *socket != '\0') {
     const std::string view = view_socket_path(socket);
     if (net::is_live(view)) return view;
+    return Error{std::make_error_code(std::errc::no_such_file_or_directory),
+                 "WEIR_SOCKET is '" + std::string(socket) + "', and no collector listens beside it at '" + view +
+                     "'. Start one with `weir collect`, wait for one with --follow, or name its socket with --view-socket"};
   }
   const std::string directory = default_socket_directory();
   const std::vector<std::string> sessions = live_sessions(directory);

@@ -100,6 +100,13 @@ bool Intake::take_control(std::string_view line, Source& source, TimePoint now) 
   }
   if (control.size() >= 2 && control[0] == "dropped" && control[1].is_number_unsigned()) {
     add_up(stats_.reported_drops, control[1].get<std::uint64_t>());
+    if (std::uint64_t suppressed = 0; drops_limiter_.allow(now, suppressed)) {
+      const std::string from = excerpt_of(source.service);
+      const Attribute attributes[] = {
+          {"service", from}, {"spans", control[1].get<std::uint64_t>()}, {"all_services_so_far", stats_.reported_drops}};
+      const Unlocked unlocked(held_);
+      logger_.log(Logger::Level::warning, "a service dropped spans", attributes);
+    }
     return true;
   }
   if (control.size() >= 2 && control[0] == "weir" && control[1].is_number_integer()) {

@@ -71,7 +71,8 @@ class Intake {
   CollectorStats& stats_;
   std::unique_lock<std::mutex>& held_;  // guards both
   Logger& logger_;
-  LogLimiter limiter_;
+  LogLimiter limiter_;  // of refused lines
+  LogLimiter drops_limiter_;
   GapTracker gaps_;
 };
 
