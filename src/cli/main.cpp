@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <utility>
@@ -37,8 +38,9 @@ weir::Result<weir::cli::Print> parse_print(const std::string& text) {
   return weir::Error{std::make_error_code(std::errc::invalid_argument), "'" + text + "' is not one of tree, json, none"};
 }
 
+/// Absolute, because services that are told the path run elsewhere.
 weir::Result<std::string> parse_path(const std::string& text) {
-  if (!text.empty()) return text;
+  if (!text.empty()) return std::filesystem::absolute(text).lexically_normal().string();
   return weir::Error{std::make_error_code(std::errc::invalid_argument), "the path is empty"};
 }
 

@@ -236,6 +236,15 @@ TEST_CASE("a socket that cannot be had exits 1 with one line") {
   CHECK(std::filesystem::is_regular_file(precious));
 }
 
+TEST_CASE("a relative socket path is said as services need it, absolute") {
+  Place place;
+  const std::string path = place.dir / "here.sock";
+  auto collector = place.start({"collect", "--socket", std::filesystem::relative(path).string()});
+  collector->line_with(2, "listening socket=" + path + " view=");
+  collector->signal(SIGTERM);
+  CHECK(collector->wait() == 0);
+}
+
 TEST_CASE("a second collector on the same socket is told that it is in use") {
   Place place;
   auto first = place.collect();
