@@ -331,10 +331,11 @@ TEST_CASE("more traces than the limit are not asked for") {
 }
 
 TEST_CASE("a first line that is no request is ignored, and so is a request that is not the first line") {
-  const std::string said = GENERATE("\n[\"last\",1]\n", "hello\n[\"last\",1]\n", "[\"last\"]\n", "[\"last\",0]\n", "[\"last\",-1]\n",
-                                    "[\"last\",1.5]\n", "[\"last\",\"1\"]\n", "[\"last\",1,2]\n", "[\"last\",18446744073709551616]\n",
-                                    "{\"last\":1}\n", "[\"last\",1\n]\n", "[[[[[[[[\n", std::string("\0\xff\n", 3),
-                                    std::string(100, ' ') + "\n[\"last\",1]\n", std::string(60, ' ') + "[\"last\",1]\n");
+  const std::string said =
+      GENERATE(as<std::string>{}, "\n[\"last\",1]\n", "hello\n[\"last\",1]\n", "[\"last\"]\n", "[\"last\",0]\n", "[\"last\",-1]\n",
+               "[\"last\",1.5]\n", "[\"last\",\"1\"]\n", "[\"last\",1,2]\n", "[\"last\",18446744073709551616]\n", "{\"last\":1}\n",
+               "[\"last\",1\n]\n", "[[[[[[[[\n", std::string("\0\xff\n", 3), std::string(100, ' ') + "\n[\"last\",1]\n",
+               std::string(60, ' ') + "[\"last\",1]\n");
   Running view({}, [](std::size_t, std::size_t) { return weir::Replay{{numbered(1)}, 0}; });
   LineSocket viewer = view.viewer();
   REQUIRE(viewer.send(said));

@@ -78,7 +78,6 @@ struct Dispatch {
 
   [[gnu::always_inline]] static void run(Lane* lane, Entry* entry, const Source& source, void* event) {
     WEIR_TRY { entry->call.load(std::memory_order_acquire)(entry, source.operation, event); }
-    WEIR_CATCH_FORCED
     WEIR_CATCH_ALL { listener_threw(lane, entry, source.operation->name(), source.info->name); }
   }
 

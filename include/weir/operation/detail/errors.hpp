@@ -10,19 +10,9 @@
 
 #if defined(__cpp_exceptions)
 #define WEIR_TRY try
-// pthread_exit and cancellation unwind with an exception that must not be swallowed (libstdc++ only).
-#if defined(__GLIBCXX__)
-#define WEIR_CATCH_FORCED         \
-  catch (abi::__forced_unwind&) { \
-    throw;                        \
-  }
-#else
-#define WEIR_CATCH_FORCED
-#endif
 #define WEIR_CATCH_ALL catch (...)
 #else
 #define WEIR_TRY if constexpr (true)
-#define WEIR_CATCH_FORCED
 #define WEIR_CATCH_ALL else
 #endif
 
@@ -131,6 +121,8 @@ inline bool count_fault(Lane* lane, Entry* entry) {
 /// Called inside a catch block.
 [[gnu::noinline, gnu::cold]] inline void listener_threw(Lane* lane, Entry* entry, std::string_view operation, std::string_view event) {
 #if defined(__cpp_exceptions)
+  // pthread_exit and cancellation unwind with something that has no C++ type and must not be swallowed.
+  if (abi::__cxa_current_exception_type() == nullptr) throw;
   ListenerError error{operation, event, "unknown exception", count_fault(lane, entry)};
   try {
     throw;
