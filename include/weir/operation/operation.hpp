@@ -124,11 +124,11 @@ class Operation {
   std::atomic<std::uint8_t> foreign_{0};  // what other threads have done to this stack operation; they alone write it
   static constexpr std::uint8_t touched = 1, foreign_finish = 2;
   std::uint8_t locked_flags_ = 0;  // guarded by the home list's lock
-  static constexpr std::uint8_t foreign_won = 1, listed = 2, foreign_done = 4;
+  static constexpr std::uint8_t foreign_won = 1, foreign_done = 2, listed = 4;
+  static constexpr std::uint8_t has_zombies = 8;  // it keeps listeners dropped by a finish inside a listener
   std::uint8_t own_ = in_thread | counted;  // constant once it has started, but for the last
   static constexpr std::uint8_t in_thread = 1, counted = 2, holds_parent = 4, counted_in_parent = 8, has_attachments = 16;
-  bool has_zombies_ = false;                // it keeps listeners dropped by a finish inside a listener
-  std::atomic<std::uint16_t> children_{0};  // debug builds: stack children alive
+  std::atomic<std::uint32_t> children_{0};  // debug builds: stack children alive
   std::uint32_t uncaught_;                  // exceptions in flight when it started
   // Written only when they are needed.
   detail::Lane* last_;  // of the lanes, if there are any; guarded by the home list's lock

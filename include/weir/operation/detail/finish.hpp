@@ -22,8 +22,9 @@ void Dispatch::drop(Operation& node, Slot* me) {
   if (me->depth() == 0) {
     if (others) wait_until_left(me, &node);
   } else if (!nobody_runs(&node)) {
+    ListLock lock(home, me);
     node.zombies_ = std::exchange(lanes, nullptr);
-    node.has_zombies_ = true;
+    node.locked_flags_ |= Operation::has_zombies;
   }
   if (lanes != nullptr && !me->is_inert()) {
     const Dropping dropping{&node, me->dropping};
@@ -89,7 +90,7 @@ bool Dispatch::lose(Operation& node, Slot* me) {
   for (const Dropping* d = me->dropping; d != nullptr; d = d->outer)
     if (d->node == &node) return false;
   await_finish(node, me);
-  if (node.has_zombies_) wait_until_left(me, &node);  // a finish inside a listener did not
+  if ((node.locked_flags_ & Operation::has_zombies) != 0) wait_until_left(me, &node);  // a finish inside a listener did not
   return false;
 }
 
@@ -112,7 +113,7 @@ void Dispatch::end_slow(Operation& node) {
   if (!me->runs(&node)) await_finish(node, me);
   if (node.lanes_.load(std::memory_order_relaxed) != nullptr)  // registered while it finished
     destroy_lanes(detach(node, me), home_of(node), me);
-  if (node.has_zombies_) {
+  if ((node.locked_flags_ & Operation::has_zombies) != 0) {
     if (me->depth() == 0) wait_until_left(me, &node);
     destroy_lanes(node.zombies_, home_of(node), me);
   }
