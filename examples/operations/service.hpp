@@ -1,7 +1,7 @@
 #pragma once
 // The operations that the programs of this folder listen to: requests, and the queries that they run.
 
-#include <cstdint>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <weir/operation/operation.hpp>

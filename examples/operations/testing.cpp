@@ -27,10 +27,10 @@ struct Test {  // an operation to run tests under
 };
 
 int reports_for(int queries) {
+  int reports = 0;
   weir::Root root;  // of this test alone, never installed: tests may run at the same time
   weir::Op<Test> test{weir::under(root), {}};
   weir::OperationScope scope(test);
-  int reports = 0;
   report_many_queries(root, 3, [&reports] { ++reports; });
   handle(queries);
   return reports;
