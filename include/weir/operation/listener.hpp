@@ -6,8 +6,9 @@
 //   request.on_data<SqlInjection>([](SqlInjection& hit) { hit.block = true; });
 //   weir::Listener handle = root.on_data<Tick>([] { ... });   handle.remove();
 //
-// A listener may take (operation, event), (operation), (event) or nothing; the first of these forms that fits is called.
-// It may run on several threads at once, and may itself register, start, finish, emit, remove, or swap the root.
+// A listener may take (operation, event), (operation), (event) or nothing; the first of these forms that fits is called: a
+// generic lambda of one parameter gets the operation. It may run on several threads at once, and may itself register, start,
+// finish, emit, remove, or swap the root. It is moved or copied into its place; up to 24 bytes need no memory of their own.
 
 #include "weir/operation/detail/lane.hpp"
 
@@ -40,9 +41,10 @@ class Listener {
  public:
   Listener() = default;  ///< names none
 
-  /// Removes the listener. Outside listeners it returns when the listener runs nowhere any more and is destroyed (it waits
-  /// for those that run it); inside a listener it never waits, and the listener is destroyed later. Returns false when there
-  /// is nothing to remove: removed already, its operation finished, or the registration was refused.
+  /// Removes the listener: it is not called again. Outside listeners this returns when the listener runs nowhere any more
+  /// and is destroyed (it waits for those that run it: do not hold a lock that they take); inside a listener it never waits,
+  /// and the listener is destroyed later. Returns false when there is nothing to remove: removed already, its operation
+  /// finished, or the registration was refused.
   bool remove();
 
  private:
@@ -55,17 +57,17 @@ class Listener {
   std::uint64_t number_ = 0;
 };
 
-/// What a listener, or an observer, threw.
+/// What a listener, or an observer, threw. Good for the handler's call.
 struct ListenerError {
   std::string_view operation;  ///< name of the operation the event came from
-  std::string_view event;      ///< type of the event
+  std::string_view event;      ///< its type as the compiler spells it: T::Args for a start, T::Result for a finish
   std::string_view what;       ///< std::exception::what(), or "unknown exception"
-  bool disabled;               ///< it threw 100 times in a row and will not be called again
+  bool disabled;               ///< it threw 100 times without returning once in between, and will not be called again
 };
 
-/// Hears of exceptions thrown by listeners; they reach nobody else. The default writes one line to stderr. `handler` is
-/// called as handler(const ListenerError&) from any thread, inside the instrumented calls: it must not throw. nullptr
-/// restores the default.
+/// Hears of exceptions thrown by listeners, in the whole process; they reach nobody else. The default writes one line to
+/// stderr. `handler` is called as handler(const ListenerError&) from any thread, inside the instrumented calls; what it
+/// throws is dropped. It may set another handler. nullptr restores the default. Without memory the one before stays.
 /// Thread-safety: shared: safe. A call in progress finishes with the handler it began with.
 template <class Handler>
 void set_error_handler(Handler handler);

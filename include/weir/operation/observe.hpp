@@ -5,7 +5,7 @@
 //   struct Printer : weir::Observer {
 //     void started(weir::Operation& op, const weir::EventView& args) override { std::puts(std::string(op.name()).c_str()); }
 //   };
-//   root.observe(printer);   // by reference: it must outlive the node; or a std::shared_ptr<Observer>
+//   root.observe(printer);   // by reference: it must live until the node has finished; or a std::shared_ptr<Observer>
 
 #include <concepts>
 #include <cstdint>
@@ -30,12 +30,12 @@ class EventView {
  public:
   /// The event's type as the compiler spells it.
   std::string_view type_name() const noexcept { return info_.name; }
-  /// Wall-clock nanoseconds since the Unix epoch at which the event was emitted. Read when first asked for.
+  /// Wall-clock time in nanoseconds since the Unix epoch. Read when it is first asked for during the call: ask early.
   std::int64_t time() const noexcept;
   /// False for the finish of an operation that ended without a result.
   bool has_value() const noexcept { return event_ != nullptr; }
   /// What this one call is called: title() const of Args, if it has one ("GET /orders/:id"); else empty. `buffer` holds the
-  /// text where title() returns a std::string.
+  /// text where title() returns a std::string; the result is good for as long as that and the call.
   std::string_view title(std::string& buffer) const {
     return event_ != nullptr && info_.title != nullptr ? info_.title(event_, buffer) : std::string_view{};
   }
@@ -93,8 +93,9 @@ class EventView {
   mutable std::int64_t time_ = 0;
 };
 
-/// Thread-safety: its functions are called from every thread that runs operations, several at once. They run inside the
-/// instrumented call; what they throw is isolated as with listeners.
+/// Its functions run inside the instrumented call; what they throw is isolated as with listeners. `result` has no value
+/// where the operation ended without one.
+/// Thread-safety: they are called from every thread that runs operations, several at once.
 class Observer {
  public:
   virtual ~Observer() = default;
@@ -117,9 +118,9 @@ concept ObserverPointer = requires(P pointer) {
   { *pointer } -> std::convertible_to<Observer&>;
 };
 
-/// State that an observer keeps on an operation (Operation::attach). Destroyed with the operation. Its memory comes from a
-/// few blocks that each thread keeps for this, so that observing allocates nothing in the long run. Thread-safety: that of
-/// the operation's events.
+/// State that an observer keeps on an operation (Operation::attach). Destroyed with the operation, which may be later than
+/// its finish and on another thread. Up to 1,024 bytes its memory comes from a few blocks that each thread keeps for this, so
+/// that observing allocates nothing in the long run. Thread-safety: that of the operation's events.
 class Attachment {
  public:
   virtual ~Attachment() = default;

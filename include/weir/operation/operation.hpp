@@ -20,8 +20,11 @@
 //
 //   live ──finish()──▶ finishing (its finish listeners run) ──▶ finished (its listeners are gone; events pass through it)
 //
-// Costs: with no listener for its type anywhere, start and finish are a few instructions; no allocation, lock or shared
-// write on any path but registration.
+// Costs: with no listener for its type anywhere, start and finish are a few instructions. Start, finish and emit neither
+// allocate nor lock nor write to what other threads use; docs/operations.md lists what does. Patterns are there, too.
+//
+// Nothing is thrown at the caller: what listeners throw goes to the error handler (listener.hpp); without memory operations
+// are finished from the start, and registrations, roots and shared operations are refused by an empty handle.
 
 #include <exception>
 #include <type_traits>
@@ -53,20 +56,26 @@ class Operation {
 
   /// The node above; nullptr for a root and for an operation that started with no root installed.
   Operation* parent() const noexcept { return parent_; }
-  /// True from the moment finish() took effect.
+  /// True from the moment finish() took effect: while its finish listeners run, too.
   bool finished() const noexcept { return state_.load(std::memory_order_acquire) != live; }
-  /// True when the scope of the operation is being left by an exception. Ask on the thread that started it.
+  /// True when the scope of the operation is being left by an exception. Ask on the thread that started it: the answer
+  /// compares the exceptions in flight on the calling thread with those at the start.
   bool unwinding() const noexcept;
   /// T::name, else the unqualified name of T. Static storage.
   std::string_view name() const noexcept;
   SpanKind kind() const noexcept;
-  /// Number of nodes above.
+  /// Number of nodes above. Takes a step for each.
   std::size_t depth() const noexcept;
-  /// The nearest operation of type T from this one upwards, itself included; nullptr if there is none.
+  /// The nearest operation of type T from this one upwards, itself included; nullptr if there is none. Takes a step for
+  /// each node. The pointer is good for as long as that operation lives.
   template <OperationType T>
   Op<T>* find() noexcept;
 
-  /// Registers `listener` for the start, the finish, or data events. On a finished operation: does nothing.
+  /// Registers `listener` for the start or the finish of operations of exactly type T below this one (finish: and this one
+  /// itself), or for data events of exactly type Data emitted on this one or below; its operation is the one emitted on.
+  /// Listeners and observers of one node run in the order in which they were registered; one registered during an event
+  /// does not hear that event. The closure is destroyed by whoever finishes the operation or removes the listener. Refused,
+  /// with an empty handle: on a finished operation, and without memory. What copying `listener` throws reaches the caller.
   template <OperationType T, class F>
   Listener on_start(F&& listener);
   template <OperationType T, class F>
@@ -75,20 +84,25 @@ class Operation {
   Listener on_data(F&& listener);
   /// Registers an observer of everything; it runs in line with the listeners of this node. By reference it must live until
   /// this operation has finished or the handle is removed; a shared_ptr (or any other smart pointer) is kept until then.
+  /// From the first observer of the process on, events of all types walk the tree.
   Listener observe(Observer& observer);
   template <ObserverPointer Pointer>
   Listener observe(Pointer observer);
 
-  /// Emits a data event: listeners on this operation and above hear it, and may write to it. On a finished one: nothing.
+  /// Emits a data event: listeners on this operation and above hear it before emit returns, and may write to it (to a copy
+  /// if `data` is const). Nobody hears it on a finished operation, or nested more than 16 deep (refused_emissions()).
+  /// Requires: the operation lives until emit returns.
   template <class Data>
   void emit(Data&& data);
 
-  /// Keeps `state` on this operation under `owner` until it is destroyed. Requires: called from Observer::started for it.
+  /// Keeps `state`, made with new, on this operation until it is destroyed. `owner` finds it again: the observer's address.
+  /// One per owner. Requires: called from Observer::started for this operation.
   void attach(const void* owner, Attachment& state) noexcept;
+  /// What `owner` attached; nullptr if nothing, as on operations that were running when the observer was registered.
   Attachment* attachment(const void* owner) const noexcept;
 
   /// The current operation of the calling thread: the innermost with an implicit parent, or that of the innermost
-  /// OperationScope; nullptr if there is none.
+  /// OperationScope; nullptr if there is none. Never a root.
   static Operation* current() noexcept;
   /// True when this operation became its thread's current one when it started.
   bool implicit() const noexcept { return (own_ & in_thread) != 0; }
@@ -106,8 +120,6 @@ class Operation {
   friend class Op;
   template <class T>
   friend class Handle;
-  template <class T>
-  friend Handle<T> start_under(Operation*, const typename T::Args&, T);
   friend class Root;
   friend class Listener;
   friend class OperationScope;
@@ -126,7 +138,7 @@ class Operation {
   std::uint8_t locked_flags_ = 0;  // guarded by the home list's lock
   static constexpr std::uint8_t foreign_won = 1, foreign_done = 2, listed = 4;
   static constexpr std::uint8_t has_zombies = 8;  // it keeps listeners dropped by a finish inside a listener
-  std::uint8_t own_ = in_thread | counted;  // constant once it has started, but for the last
+  std::uint8_t own_ = in_thread | counted;        // constant once it has started, but for the last
   static constexpr std::uint8_t in_thread = 1, counted = 2, holds_parent = 4, counted_in_parent = 8, has_attachments = 16;
   std::atomic<std::uint32_t> children_{0};  // debug builds: stack children alive
   std::uint32_t uncaught_;                  // exceptions in flight when it started
@@ -149,24 +161,37 @@ class Operation {
 };
 
 /// Names an explicit parent: other threads, callbacks, coroutines. The operation then leaves the thread's current one alone.
-/// Thread-safety: a value.
+/// Does not keep the parent: one on a stack must outlive the operation, a shared one and a root must live until it has
+/// started. under(root) works whether or not the root is installed, and locks. Of an empty handle: no parent. Thread-safety: a value.
 class Under {
  public:
+  friend Under under_root() noexcept;
   friend Under under(Operation& parent) noexcept;
   friend Under under(Root& root) noexcept;
   template <class T>
   friend Under under(const Handle<T>& parent) noexcept;
+  /// nullptr: none, or the installed root.
   Operation* parent() const noexcept { return parent_; }
 
  private:
-  explicit Under(Operation* parent) noexcept : parent_(parent) {}
+  friend struct detail::Dispatch;
+  explicit Under(Operation* parent, bool installed_root = false) noexcept : parent_(parent), installed_root_(installed_root) {}
   Operation* parent_;
+  bool installed_root_;
 };
+
+Under under(Operation& parent) noexcept;
+Under under(Root& root) noexcept;
+template <class T>
+Under under(const Handle<T>& parent) noexcept;
+/// The installed root: for work that a call starts and that is not part of it.
+Under under_root() noexcept;
 
 /// A running operation of type T: a node, and the T it holds. Starts when constructed, finishes at the latest when
 /// destroyed. Lives on a stack (or inside another object) and must outlive its children; destroy it on the thread that
 /// made it. For work that moves between threads: start<T>(). With an implicit parent it must not live across a co_await.
-/// Thread-safety: shared: safe as long as it lives.
+/// Args, Result and data are borrowed for the call: listeners copy what they keep. T must be movable.
+/// Thread-safety: shared: safe as long as it lives; what T holds is the program's to guard.
 template <class T>
 class Op : public Operation {
  public:
@@ -179,11 +204,12 @@ class Op : public Operation {
   /// Starts under `parent`.
   Op(Under parent, const Args& args) requires std::is_default_constructible_v<T>;
   Op(Under parent, const Args& args, T state);
-  /// Finishes it if nobody has: with Result{} where that exists; else only observers hear it.
+  /// Finishes it if nobody has: with Result{} where that exists; else only observers hear it. Waits as finish() does.
   ~Op() noexcept(false);
 
   /// Finishes it. The first call counts. When the call returns (outside listeners), no listener that was registered on this
-  /// operation runs or will run, on any thread: it waits for those in progress. Inside a listener it never waits.
+  /// operation runs or will run, on any thread: it waits for those in progress, so that the caller must not hold a lock that
+  /// they take. Inside a listener it never waits. From another thread than the operation's own it takes microseconds.
   void finish(const Result& result);
   void finish() requires std::is_default_constructible_v<Result> { finish(Result{}); }
 
@@ -196,12 +222,12 @@ class Op : public Operation {
   friend struct detail::Dispatch;
   template <class U>
   friend constexpr detail::OperationInfo detail::make_operation_info();
-  template <class U>
-  friend Handle<U> start_under(Operation*, const typename U::Args&, U);
+  template <OperationType U>
+  friend Handle<U> start(Under parent, const typename U::Args& args, U state);
   struct SharedTag {};
-  Op(SharedTag, Operation* parent, T state, detail::Slot* me) noexcept;
+  Op(SharedTag, Under parent, T state, detail::Slot* me) noexcept;
   void begin_in_thread(const Args& args);
-  void begin_under(Operation* parent, const Args& args);
+  void begin_under(Under parent, const Args& args);
   void begin(const Args& args, detail::Slot* me);
   void finish_with(const Result* result);
   void finish_by_itself();
@@ -213,7 +239,8 @@ class Op : public Operation {
 };
 
 /// A reference to an operation on the heap: it outlives its scope, and its children keep it alive. The last reference to
-/// go finishes it. What calls emit() needs a reference until the call returns: a listener must not drop the last one.
+/// go finishes it, on its thread. What calls emit() needs a reference until the call returns: a listener must not drop the
+/// last one. A listener on the operation that holds a handle of it keeps it until it is finished.
 /// Thread-safety: distinct handles: safe, even to one operation. Shared handle: unsafe.
 template <class T>
 class Handle {
@@ -234,8 +261,8 @@ class Handle {
   explicit operator bool() const noexcept { return op_ != nullptr; }
 
  private:
-  template <class U>
-  friend Handle<U> start_under(Operation*, const typename U::Args&, U);
+  template <OperationType U>
+  friend Handle<U> start(Under parent, const typename U::Args& args, U state);
   template <class U>
   friend Under under(const Handle<U>& parent) noexcept;
   explicit Handle(Op<T>* op) noexcept : op_(op) {}
@@ -243,16 +270,21 @@ class Handle {
 };
 
 /// Starts an operation on the heap, under `parent` or else under the thread's current operation or the installed root. It
-/// does not become the current one; OperationScope makes it so where its work runs. A stack parent must outlive it.
+/// does not become the current one; OperationScope makes it so where its work runs. A stack parent must outlive it: work
+/// that may go on for longer names a shared parent, or under_root(). Allocates. Empty without memory.
 template <OperationType T>
 Handle<T> start(const typename T::Args& args, T state = {});
 template <OperationType T>
 Handle<T> start(Under parent, const typename T::Args& args, T state = {});
 
-/// Makes `operation` the calling thread's current one until the end of the scope. Must end on the thread it began on.
+/// Makes `operation` the calling thread's current one until the end of the scope; an empty handle changes nothing. Does not
+/// keep it. Scopes end in reverse order, on the thread they began on: not across a co_await. The tracer's ambient context
+/// is another thing (core/context.hpp).
 class [[nodiscard]] OperationScope {
  public:
   explicit OperationScope(Operation& operation) noexcept;
+  template <class T>
+  explicit OperationScope(const Handle<T>& operation) noexcept;
   ~OperationScope();
   OperationScope(const OperationScope&) = delete;
   OperationScope& operator=(const OperationScope&) = delete;
@@ -262,8 +294,8 @@ class [[nodiscard]] OperationScope {
 };
 
 /// The top of a tree: where listeners for everything are registered, before or after it is installed. A handle: installed
-/// roots live on without it, as do those that operations still run under. Thread-safety: distinct: safe. Shared: unsafe,
-/// but for registration.
+/// roots live on without it, as do those that operations still run under. Its listeners are destroyed by whoever lets go
+/// of it last, on any thread. Thread-safety: distinct: safe. Shared: unsafe, but for registration.
 class Root {
  public:
   Root();
@@ -275,7 +307,7 @@ class Root {
   }
   ~Root();
 
-  /// As on Operation. On an empty handle (moved from, or no previous root): nothing happens.
+  /// As on Operation. On an empty handle (moved from, no previous root, no memory): nothing happens.
   template <OperationType T, class F>
   Listener on_start(F&& listener);
   template <OperationType T, class F>
@@ -297,7 +329,8 @@ class Root {
 };
 
 /// Installs `root` and returns the previous one (empty if there was none). New parentless operations go under the new
-/// root; running ones keep the old one alive and hearing. swap_root(Root{}) silences. Thread-safety: safe.
+/// root; running ones keep the old one alive and hearing, so that its listeners may run after this has returned: what they
+/// refer to must live as long. swap_root(Root{}) silences, and so does an empty handle. Does not wait. Thread-safety: safe.
 Root swap_root(Root root);
 
 /// Installs a root until the end of the scope, then the previous one again. What a main() does after making what its
@@ -313,7 +346,8 @@ class [[nodiscard]] RootScope {
   Root previous_;
 };
 
-/// Emissions that were refused because they nested more than 16 deep on one thread, in this process so far.
+/// Emissions that were refused, in this process so far: nested more than 16 deep on one thread, or in a signal handler that
+/// interrupted weir at a bad moment.
 std::uint64_t refused_emissions() noexcept;
 
 }  // namespace weir::inline v0

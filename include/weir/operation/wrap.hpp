@@ -7,13 +7,10 @@
 
 namespace weir::inline v0 {
 
-/// Starts an operation of type T, calls `call` with it (or with nothing), finishes the operation with what the call
-/// returned if that is a T::Result (else with T::Result{}, unless the call has finished it), and returns what it returned.
-/// When the call throws, a Failure with its what() is emitted on the operation, which finishes by going out of scope
-/// (listeners can tell by unwinding()), and the exception goes on.
-template <OperationType T, class F>
-decltype(auto) wrap(const typename T::Args& args, F&& call) {
-  Op<T> operation(args);
+namespace detail {
+
+template <class T, class F>
+decltype(auto) call_in(Op<T>& operation, F&& call) {
   const auto run = [&]() -> decltype(auto) {
 #if defined(__cpp_exceptions)
     try {
@@ -36,6 +33,24 @@ decltype(auto) wrap(const typename T::Args& args, F&& call) {
   } else {
     return run();
   }
+}
+
+}  // namespace detail
+
+/// Starts an operation of type T, calls `call` with it (or with nothing), finishes the operation with what the call
+/// returned if that is a T::Result (else with T::Result{}, unless the call has finished it), and returns what it returned.
+/// When the call throws, the operation finishes by going out of scope (listeners can tell by unwinding()), and the
+/// exception goes on; before that, for a std::exception, a Failure with its what() is emitted on the operation. Not for
+/// coroutines: their call returns at its first suspension.
+template <OperationType T, class F>
+decltype(auto) wrap(const typename T::Args& args, F&& call) {
+  Op<T> operation(args);
+  return detail::call_in(operation, std::forward<F>(call));
+}
+template <OperationType T, class F>
+decltype(auto) wrap(Under parent, const typename T::Args& args, F&& call) {
+  Op<T> operation(parent, args);
+  return detail::call_in(operation, std::forward<F>(call));
 }
 
 }  // namespace weir::inline v0

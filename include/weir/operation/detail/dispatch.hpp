@@ -57,15 +57,15 @@ struct Dispatch {
   }
 
   [[gnu::noinline, gnu::cold]] static void caught(Lane* lane, Entry* entry, Operation* operation, const EventView::Info& info, Slot* me) {
-#if defined(__cpp_exceptions)
-    // pthread_exit and cancellation unwind with something that has no C++ type and must not be swallowed.
-    if (abi::__cxa_current_exception_type() == nullptr) {
+    if (is_unwinding_the_thread()) {
       leave_emission(me);
-      throw;
+      WEIR_THROW;
     }
-#endif
-    (void)me;
-    listener_threw(lane, entry, operation->name(), info.name);
+    WEIR_TRY { listener_threw(lane, entry, operation->name(), info.name); }
+    WEIR_CATCH_ALL {  // the error handler unwinds the thread
+      leave_emission(me);
+      WEIR_THROW;
+    }
   }
 
   /// For an event whose own listeners have registered some: these do not hear it.
@@ -413,6 +413,12 @@ struct Dispatch {
     node.own_ = 0;
     node.uncaught_ = 0;
     node.state_.store(Operation::done, std::memory_order_relaxed);
+  }
+
+  static std::uint8_t go_under(Operation& node, Under under, Slot* me) {
+    if (!under.installed_root_) return go_under(node, under.parent_, me);
+    node.parent_ = acquire_root(me);
+    return Operation::counted;
   }
 
   /// The last of an operation that is settled.

@@ -46,8 +46,11 @@ inline void report(const ListenerError& error) {
     if (handler != nullptr) ++handler->uses;
   }
   if (handler != nullptr) {
+    struct Use {
+      ErrorHandler* handler;
+      ~Use() { drop_error_handler(handler); }
+    } use{handler};
     handler->call(handler, error);
-    drop_error_handler(handler);
   } else {
     StderrLine line;
     line.append("weir: a listener threw on operation '");
@@ -120,17 +123,30 @@ inline bool count_fault(Lane* lane, Entry* entry) {
   return suspect->faults == limit;
 }
 
+/// In a catch block: pthread_exit and cancellation unwind with something that has no C++ type and must not be swallowed.
+inline bool is_unwinding_the_thread() {
+#if defined(__cpp_exceptions)
+  return abi::__cxa_current_exception_type() == nullptr;
+#else
+  return false;
+#endif
+}
+
 /// Called inside a catch block, for what is not unwinding the thread.
 [[gnu::noinline, gnu::cold]] inline void listener_threw(Lane* lane, Entry* entry, std::string_view operation, std::string_view event) {
 #if defined(__cpp_exceptions)
   ListenerError error{operation, event, "unknown exception", count_fault(lane, entry)};
   try {
-    throw;
-  } catch (const std::exception& exception) {
-    error.what = exception.what();
-    report(error);
+    try {
+      throw;
+    } catch (const std::exception& exception) {
+      error.what = exception.what();
+      report(error);
+    } catch (...) {
+      report(error);
+    }
   } catch (...) {
-    report(error);
+    if (is_unwinding_the_thread()) throw;  // else the handler threw, which it was asked not to
   }
 #else
   (void)lane, (void)entry, (void)operation, (void)event;
@@ -149,7 +165,8 @@ void set_error_handler(Handler handler) {
       static void destroy_it(detail::ErrorHandler* self) { delete static_cast<Installed*>(self); }
       Handler callable;
     };
-    next = new Installed(std::move(handler));
+    next = new (std::nothrow) Installed(std::move(handler));
+    if (next == nullptr) return;
   }
   detail::ErrorHandler* previous;
   {

@@ -224,12 +224,12 @@ template <class T>
 template <class T>
 inline Op<T>::Op(Under under, const Args& args) requires std::is_default_constructible_v<T>
     : Operation(detail::this_slot(), &detail::operation_info<T>) {
-  begin_under(under.parent(), args);
+  begin_under(under, args);
 }
 template <class T>
 inline Op<T>::Op(Under under, const Args& args, T state)
     : Operation(detail::this_slot(), &detail::operation_info<T>), value_(std::move(state)) {
-  begin_under(under.parent(), args);
+  begin_under(under, args);
 }
 
 template <class T>
@@ -249,24 +249,19 @@ template <class T>
 }
 
 template <class T>
-inline void Op<T>::begin_under(Operation* parent, const Args& args) {
+inline void Op<T>::begin_under(Under under, const Args& args) {
   if (owner_->is_inert()) return detail::Dispatch::give_up(*this);
-  own_ = detail::Dispatch::go_under(*this, parent, owner_);
+  own_ = detail::Dispatch::go_under(*this, under, owner_);
   begin(args, owner_);
 }
 
 template <class T>
-inline Op<T>::Op(SharedTag, Operation* parent, T state, detail::Slot* me) noexcept
+inline Op<T>::Op(SharedTag, Under under, T state, detail::Slot* me) noexcept
     : Operation(detail::no_thread, &detail::operation_info<T>), value_(std::move(state)) {
   home_ = &me->shared;
   references_.store(1, std::memory_order_relaxed);
   finisher_.store(0, std::memory_order_relaxed);
-  if (parent != nullptr) {
-    own_ = detail::Dispatch::go_under(*this, parent, me);
-  } else {
-    parent_ = detail::acquire_root(me);
-    own_ = counted;
-  }
+  own_ = detail::Dispatch::go_under(*this, under, me);
 }
 
 template <class T>
@@ -365,8 +360,8 @@ Handle<T>::~Handle() {
   detail::Dispatch::release_shared(op_);
 }
 
-template <class T>
-Handle<T> start_under(Operation* parent, const typename T::Args& args, T state) {
+template <OperationType T>
+Handle<T> start(Under parent, const typename T::Args& args, T state) {
   detail::Slot* const me = detail::this_slot();
   if (me->is_inert()) return {};
   auto* op = new (std::nothrow) Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state), me);
@@ -376,16 +371,18 @@ Handle<T> start_under(Operation* parent, const typename T::Args& args, T state) 
 }
 template <OperationType T>
 Handle<T> start(const typename T::Args& args, T state) {
-  return start_under<T>(Operation::current(), args, std::move(state));
-}
-template <OperationType T>
-Handle<T> start(Under parent, const typename T::Args& args, T state) {
-  return start_under<T>(parent.parent(), args, std::move(state));
+  Operation* const current = Operation::current();
+  return start<T>(current != nullptr ? under(*current) : under_root(), args, std::move(state));
 }
 
 inline OperationScope::OperationScope(Operation& operation) noexcept {
   detail::Slot* const me = detail::this_slot();
   previous_ = me->is_inert() ? nullptr : std::exchange(me->current, &operation);
+}
+template <class T>
+OperationScope::OperationScope(const Handle<T>& operation) noexcept {
+  detail::Slot* const me = detail::this_slot();
+  previous_ = operation && !me->is_inert() ? std::exchange(me->current, &*operation) : me->current;
 }
 inline OperationScope::~OperationScope() {
   detail::Slot* const me = detail::this_slot();
@@ -438,6 +435,7 @@ inline Root swap_root(Root root) {
   return Root(previous);
 }
 
+inline Under under_root() noexcept { return Under(nullptr, true); }
 inline Under under(Operation& parent) noexcept { return Under(&parent); }
 inline Under under(Root& root) noexcept { return Under(root.node_); }
 template <class T>
