@@ -30,7 +30,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "weir/core/context.hpp"
 #include "weir/core/kind.hpp"
 #include "weir/operation/listener.hpp"
 #include "weir/operation/observe.hpp"
