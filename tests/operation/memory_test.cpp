@@ -185,9 +185,7 @@ TEST_CASE("the scenario hears everything when memory suffices") { CHECK(describe
 
 #if !defined(WEIR_TESTS_TSAN)  // fork and ThreadSanitizer do not mix
 
-TEST_CASE(
-    "in a process that has not used operations the n-th allocation fails, for every n: nothing is thrown, no crash, no loss but of what "
-    "needed it") {
+TEST_CASE("the n-th allocation of a process that has not used operations fails, for every n") {
   const bool all_that_follow = GENERATE(false, true);
   int n = 1;
   for (;; ++n) {

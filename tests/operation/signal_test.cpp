@@ -323,7 +323,7 @@ TEST_CASE("a signal handler that registers and emits on the operation at which i
   swap_root(Root{});
 }
 
-TEST_CASE("SIGPROF a thousand times a second into starts, finishes, registrations, removals and swaps: no deadlock, counts exact") {
+TEST_CASE("SIGPROF a thousand times a second while the thread starts, finishes, registers, removes and swaps") {
   const HangGuard guard;
   constexpr std::uint64_t wanted = 2'000;
   Balance balance;
