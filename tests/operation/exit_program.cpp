@@ -182,8 +182,12 @@ int main(int count, char** arguments) {
     return 0;
   }
   if (scenario == "main ends by pthread_exit") {
-    std::thread([main = pthread_self()] {
-      pthread_join(main, nullptr);
+    static std::atomic<bool> main_has_ended{false};
+    pthread_key_t key;  // (thread_local objects of the main thread live until exit)
+    pthread_key_create(&key, [](void*) { main_has_ended = true; });
+    pthread_setspecific(key, &main_has_ended);
+    std::thread([] {
+      while (!main_has_ended) sched_yield();
       use_and_swap(90);
     }).detach();
     weir::Op<Work> op{{}};
