@@ -4,10 +4,11 @@
 #include "weir/trace/tracer.hpp"
 
 struct SharedState {
-  const void* address[5];
+  const void* address[7];
 };
 
 inline SharedState shared_state() {
   namespace detail = weir::detail;
-  return {{&detail::thread_state, &detail::thread_slot, &detail::process_state, &detail::process(), &detail::name_table()}};
+  return {{&detail::thread_state, &detail::thread_slot, &detail::fast_slot, &detail::process_state, &detail::unresolved, &detail::process(),
+           &detail::name_table()}};
 }

@@ -21,7 +21,7 @@ namespace {
 #if defined(WEIR_TESTS_WITHOUT_MEMBARRIER)
 // As on a kernel that has no membarrier: every thread publishes with full barriers.
 const bool without_membarrier = [] {
-  detail::this_slot()->fences = true;
+  detail::start_process_locked();
   detail::process_state.has_membarrier = false;
   return true;
 }();
@@ -60,7 +60,7 @@ struct State {
 };
 
 std::size_t roots_alive() {
-  detail::MutexLock lock(detail::process_state.mutex);
+  detail::ProcessLock lock;
   std::size_t count = 0;
   for (const detail::RootNode* root = detail::process_state.roots; root != nullptr; root = root->next) ++count;
   return count;

@@ -47,7 +47,7 @@ class Listener {
 
  private:
   friend struct detail::Dispatch;
-  detail::Slot* home_ = nullptr;
+  detail::NodeList* home_ = nullptr;
   const Operation* node_ = nullptr;
   std::uint64_t serial_ = 0;  // of the node
   detail::Entry* entry_ = nullptr;

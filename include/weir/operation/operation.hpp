@@ -91,13 +91,14 @@ class Operation {
   /// OperationScope; nullptr if there is none.
   static Operation* current() noexcept;
   /// True when this operation became its thread's current one when it started.
-  bool implicit() const noexcept { return implicit_; }
+  bool implicit() const noexcept { return (own_ & in_thread) != 0; }
 
  protected:
   static constexpr std::uint8_t live = 0, finishing = 1, done = 2;
+  static constexpr std::uint8_t settled = 3;  // done, by its own thread, and nothing is left to clean up
 
-  Operation(Operation* parent, detail::Slot* owner, const detail::OperationInfo* info) noexcept
-      : parent_(parent), owner_(owner), info_(info) {}
+  Operation(detail::Slot* owner, const detail::OperationInfo* info) noexcept
+      : owner_(owner), info_(info) {}  // parent_ and own_: by who makes it
   ~Operation() = default;
 
  private:
@@ -118,28 +119,33 @@ class Operation {
   std::atomic<detail::Lane*> lanes_{nullptr};
   detail::Slot* owner_;  // who publishes with plain stores: that thread, every thread (roots), no thread (shared operations)
   const detail::OperationInfo* info_;
-  // One group of eight bytes, zeroed by one store.
+  // One group of eight bytes, set by one store.
   std::atomic<std::uint8_t> state_{live};
-  std::atomic<bool> touched_{false};         // another thread has run or registered listeners of this stack operation
-  std::atomic<bool> foreign_finish_{false};  // another thread tries to finish it
-  std::uint8_t locked_flags_ = 0;            // guarded by the home slot's lock
-  static constexpr std::uint8_t foreign_won = 1, listed = 2, foreign_done = 4;
-  bool counted_ = false;  // counts as a user of the root above it
-  bool implicit_ = false;
-  bool holds_parent_ = false;  // has a reference on a shared parent
-  std::uint8_t extras_ = 0;    // which of the fields below are in use
-  static constexpr std::uint8_t has_zombies = 1, has_attachments = 2, counted_in_parent = 4;
+  std::atomic<std::uint8_t> foreign_{0};  // what other threads have done to this stack operation; they alone write it
+  static constexpr std::uint8_t touched = 1, foreign_finish = 2;
+  std::uint8_t locked_flags_ = 0;  // guarded by the home list's lock
+  static constexpr std::uint8_t foreign_won = 1, foreign_done = 2, listed = 4;
+  static constexpr std::uint8_t has_zombies = 8;  // it keeps listeners dropped by a finish inside a listener
+  std::uint8_t own_ = in_thread | counted;  // constant once it has started, but for the last
+  static constexpr std::uint8_t in_thread = 1, counted = 2, holds_parent = 4, counted_in_parent = 8, has_attachments = 16;
   std::atomic<std::uint32_t> children_{0};  // debug builds: stack children alive
-  std::uint32_t uncaught_ = 0;              // exceptions in flight when it started
+  std::uint32_t uncaught_;                  // exceptions in flight when it started
   // Written only when they are needed.
-  detail::Lane* zombies_;  // listeners dropped by a finish inside a listener
+  detail::Lane* last_;  // of the lanes, if there are any; guarded by the home list's lock
+  detail::Lane* zombies_;
   Attachment* attachments_;
-  detail::Slot* home_;      // roots and shared operations: the slot that made it, whose lock guards its listeners
-  Operation* listed_next_;  // in the home slot's list of nodes with listeners
+  detail::NodeList* home_;  // roots and shared operations: where they are listed
+  Operation* listed_next_;  // in the home list
   Operation** listed_link_;
-  std::uint64_t serial_;                                  // which listing of the home slot this is
-  std::atomic<std::uint32_t> references_;                 // shared operations
-  std::atomic<const detail::OperationInfo*> last_child_;  // debug builds
+  std::uint64_t serial_;  // which listing of the home list this is
+  // In unions, so that constructors do not set them to zero.
+  union {
+    std::atomic<std::uint32_t> references_;                 // shared operations
+    std::atomic<const detail::OperationInfo*> last_child_;  // debug builds: of a stack operation
+  };
+  union {
+    std::atomic<std::uintptr_t> finisher_;  // who finishes it, where that is not the owner (Dispatch::mark_of)
+  };
 };
 
 /// Names an explicit parent: other threads, callbacks, coroutines. The operation then leaves the thread's current one alone.
@@ -168,10 +174,10 @@ class Op : public Operation {
   using Result = typename T::Result;
 
   /// Starts under the thread's current operation, else under the installed root, and becomes the current one.
-  explicit Op(const Args& args) requires std::is_default_constructible_v<T> : Op(args, T{}) {}
+  explicit Op(const Args& args) requires std::is_default_constructible_v<T>;
   Op(const Args& args, T state);
   /// Starts under `parent`.
-  Op(Under parent, const Args& args) requires std::is_default_constructible_v<T> : Op(parent, args, T{}) {}
+  Op(Under parent, const Args& args) requires std::is_default_constructible_v<T>;
   Op(Under parent, const Args& args, T state);
   /// Finishes it if nobody has: with Result{} where that exists; else only observers hear it.
   ~Op() noexcept(false);
@@ -193,10 +199,13 @@ class Op : public Operation {
   template <class U>
   friend Handle<U> start_under(Operation*, const typename U::Args&, U);
   struct SharedTag {};
-  Op(SharedTag, Operation* parent, T state) noexcept;
+  Op(SharedTag, Operation* parent, T state, detail::Slot* me) noexcept;
+  void begin_in_thread(const Args& args);
+  void begin_under(Operation* parent, const Args& args);
   void begin(const Args& args, detail::Slot* me);
   void finish_with(const Result* result);
   void finish_by_itself();
+  void close();
   void abandon();
   static void finish_shared(Operation* operation) { static_cast<Op*>(operation)->finish_by_itself(); }
 
@@ -312,6 +321,7 @@ std::uint64_t refused_emissions() noexcept;
 // IWYU pragma: begin_exports
 #include "weir/operation/detail/dispatch.hpp"
 #include "weir/operation/detail/errors.hpp"
+#include "weir/operation/detail/fork.hpp"
 #include "weir/operation/detail/op.hpp"
 #include "weir/operation/detail/roots.hpp"
 // IWYU pragma: end_exports

@@ -23,7 +23,7 @@ struct Retired {
   Entry* entry;
   void (*destroy)(Entry*);
   const Operation* node;
-  Slot* home;
+  NodeList* home;
   Retired* next;
 };
 
@@ -32,64 +32,55 @@ struct Dispatch {
   static constexpr EventView::Info info = EventView::info_of<Event, P>();
   static Phase phase(const EventView& view) { return view.info_.phase; }
 
-  static Slot* home_of(const Operation& node) { return node.owner_ == every_thread || node.owner_ == no_thread ? node.home_ : node.owner_; }
+  static NodeList& home_of(const Operation& node) {
+    return node.owner_ == every_thread || node.owner_ == no_thread ? *node.home_ : node.owner_->own;
+  }
 
   // ---- emission
 
-  /// One event on its way up. Ends on every way out, forced unwinding included.
-  struct Emission {
-    Slot* const me;
-    const unsigned depth;
-    const std::uint64_t registrations;
+  /// Where the innermost emission in progress of a thread publishes its node.
+  static std::atomic<const Operation*>& hazard_of(Slot* me) { return me->hazard[(me->depth() - 1) % Slot::max_depth]; }
 
-    explicit Emission(Slot* slot) : me(slot), depth(slot->depth), registrations(slot->registrations) { me->depth = depth + 1; }
-    ~Emission() {
-      me->hazard[depth].store(nullptr, std::memory_order_release);
-      me->depth = depth;
-      if (me->retired != nullptr && depth == 0) [[unlikely]]
-        finish_retired(me);
-    }
-    Emission(const Emission&) = delete;
-    Emission& operator=(const Emission&) = delete;
-
-    void publish(Operation* node) {
-      auto& hazard = me->hazard[depth];
-      if ((node->owner_ == me || node->owner_ == every_thread) && !me->fences) [[likely]] {
-        hazard.store(node, std::memory_order_release);
-      } else {
-        if (!node->touched_.load(std::memory_order_seq_cst)) node->touched_.store(true, std::memory_order_seq_cst);
-        hazard.exchange(node, std::memory_order_seq_cst);
-      }
-      compiler_barrier();
-    }
-
-    /// False for a listener that this event's own listeners registered.
-    bool may_hear(Lane* lane, const Entry* entry) const {
-      const Stamp& stamp = lane->stamps()[entry - lane->entries()];
-      return stamp.by != me || stamp.number <= registrations;
-    }
-  };
-
-  /// The operation an event comes from, and what to say about it when a listener throws.
-  struct Source {
-    Operation* operation;
-    const EventView::Info* info;
-  };
-
-  [[gnu::always_inline]] static void run(Lane* lane, Entry* entry, const Source& source, void* event) {
-    WEIR_TRY { entry->call.load(std::memory_order_acquire)(entry, source.operation, event); }
-    WEIR_CATCH_ALL { listener_threw(lane, entry, source.operation->name(), source.info->name); }
+  /// An event is done, or its thread is being unwound.
+  [[gnu::always_inline]] static void leave_emission(Slot* me) {
+    const std::uint32_t nesting = me->nesting.load(std::memory_order_relaxed) - 1;
+    me->hazard[nesting % Slot::max_depth].store(nullptr, std::memory_order_release);
+    me->nesting.store(nesting, std::memory_order_relaxed);
+    if (me->retired != nullptr) [[unlikely]]
+      finish_retired(me);
   }
 
-  [[gnu::noinline]] static void run_older(const Emission& emission, Lane* lane, Entry* entry, Entry* end, const Source& source,
-                                          void* event) {
-    for (; entry != end; ++entry)
-      if (emission.may_hear(lane, entry)) run(lane, entry, source, event);
+  [[gnu::always_inline]] static void run(Lane* lane, Entry* entry, Operation* operation, const EventView::Info& info, void* event,
+                                         Slot* me) {
+    WEIR_TRY { entry->call.load(std::memory_order_acquire)(entry, operation, event); }
+    WEIR_CATCH_ALL { caught(lane, entry, operation, info, me); }
   }
 
-  [[gnu::noinline]] static void run_observers(const Emission& emission, Lane* lane, const Source& source, EventView& view) {
-    Entry* entry = lane->entries();
-    run_older(emission, lane, entry, entry + lane->count.load(std::memory_order_acquire), source, &view);
+  [[gnu::noinline, gnu::cold]] static void caught(Lane* lane, Entry* entry, Operation* operation, const EventView::Info& info, Slot* me) {
+#if defined(__cpp_exceptions)
+    // pthread_exit and cancellation unwind with something that has no C++ type and must not be swallowed.
+    if (abi::__cxa_current_exception_type() == nullptr) {
+      leave_emission(me);
+      throw;
+    }
+#endif
+    (void)me;
+    listener_threw(lane, entry, operation->name(), info.name);
+  }
+
+  /// For an event whose own listeners have registered some: these do not hear it.
+  [[gnu::noinline]] static void run_older(Slot* me, std::uint64_t registrations, Lane* lane, Operation* operation,
+                                          const EventView::Info& info, void* event) {
+    for (Entry *entry = lane->entries(), *end = lane->end.load(std::memory_order_acquire); entry != end; ++entry) {
+      const Stamp& stamp = lane->stamp_of(entry);
+      if (stamp.by != me || stamp.number <= registrations) run(lane, entry, operation, info, event, me);
+    }
+  }
+
+  [[gnu::noinline]] static void run_observers(Slot* me, std::uint64_t registrations, Lane* lane, Operation* operation,
+                                              const EventView::Info& info, void* event) {
+    EventView view(info, event);
+    run_older(me, registrations, lane, operation, info, &view);
   }
 
   /// Runs the listeners for `type` on `from` and above. A null type (a finish without a result) reaches observers only.
@@ -100,62 +91,91 @@ struct Dispatch {
       node = node->parent_;
       if (node == nullptr) return;
     }
-    if (me->depth >= Slot::max_depth) [[unlikely]] {
-      me->refused.store(me->refused.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-      return;
-    }
-    Emission emission(me);
-    const Source source{operation, &info};
-    EventView view(info, event);
-    for (; node != nullptr; node = node->parent_) {
-      if (node->lanes_.load(std::memory_order_relaxed) == nullptr) continue;
-      emission.publish(node);
+    if (me->nesting.load(std::memory_order_relaxed) >= Slot::max_depth) [[unlikely]]
+      return emit_otherwise(node, type, info, operation, event, me);
+    emit_from<false>(node, type, info, operation, event, me);
+  }
+
+  [[gnu::noinline, gnu::cold]] static void emit_otherwise(Operation* node, EventType* type, const EventView::Info& info,
+                                                          Operation* operation, void* event, Slot* me) {
+    if (me->is_busy() || me->depth() >= Slot::max_depth) return me->refuse();
+    emit_from<true>(node, type, info, operation, event, me);
+  }
+
+  template <bool fences>
+  [[gnu::always_inline]] static void emit_from(Operation* node, EventType* type, const EventView::Info& info, Operation* operation,
+                                               void* event, Slot* me) {
+    me->nesting.store(me->nesting.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    const std::uint64_t registrations = me->registrations;
+    for (;;) {
+      if (!fences && (node->owner_ == every_thread || node->owner_ == me)) [[likely]]
+        hazard_of(me).store(node, std::memory_order_release);
+      else
+        publish_fully(hazard_of(me), node);
+      compiler_barrier();
       for (Lane* lane = node->lanes_.load(std::memory_order_seq_cst); lane != nullptr; lane = lane->next.load(std::memory_order_acquire)) {
-        if (lane->type == &process_state.observers) [[unlikely]] {
-          run_observers(emission, lane, source, view);
-          continue;
+        if (lane->type != type) {
+          if (lane->type == &process_state.observers) [[unlikely]]
+            run_observers(me, registrations, lane, operation, info, event);
+        } else if (me->registrations != registrations) [[unlikely]] {
+          run_older(me, registrations, lane, operation, info, event);
+        } else {
+          Entry* entry = lane->entries();
+          Entry* const end = lane->end.load(std::memory_order_acquire);
+          do run(lane, entry, operation, info, event, me);
+          while (++entry != end);
         }
-        if (lane->type != type) continue;
-        Entry* entry = lane->entries();
-        Entry* const end = entry + lane->count.load(std::memory_order_acquire);
-        if (me->registrations != emission.registrations) [[unlikely]] {
-          run_older(emission, lane, entry, end, source, event);
-          continue;
-        }
-        for (; entry != end; ++entry) run(lane, entry, source, event);
       }
+      do
+        if ((node = node->parent_) == nullptr) return leave_emission(me);
+      while (node->lanes_.load(std::memory_order_relaxed) == nullptr);
     }
+  }
+
+  [[gnu::noinline]] static void publish_fully(std::atomic<const Operation*>& hazard, Operation* node) {
+    if ((node->foreign_.load(std::memory_order_seq_cst) & Operation::touched) == 0)
+      node->foreign_.fetch_or(Operation::touched, std::memory_order_seq_cst);
+    hazard.exchange(node, std::memory_order_seq_cst);
   }
 
   // ---- registration
 
-  /// The lane of `node` to append to, made if need be; nullptr without memory. `add` holds the home slot's lock. Listeners
-  /// and observers of one node run in the order of registration, so that either end the other's lanes.
-  [[gnu::noinline]] static Lane* lane_for(Operation& node, EventType* type) {
-    Lane* last = nullptr;
+  /// A lane of `node` with room for one more, and where to link it if it is new; nullptr without memory. Listeners and
+  /// observers of one node run in the order of registration, so that either end the other's lanes. `add` holds the lock.
+  struct Place {
+    Lane* lane;
+    std::atomic<Lane*>* link;
+  };
+  [[gnu::always_inline]] static Place place_for(Operation& node, EventType* type) {
+    Lane* const first = node.lanes_.load(std::memory_order_relaxed);
+    if (first == nullptr) return {Lane::make(type, Lane::first_capacity), &node.lanes_};
+    Lane* const last = node.last_;
+    if (last->type == type && last->count() < last->capacity) return {last, nullptr};
+    return place_among(first, last, type);
+  }
+  [[gnu::noinline]] static Place place_among(Lane* first, Lane* last, EventType* type) {
     Lane* mine = nullptr;
-    for (Lane* lane = node.lanes_.load(std::memory_order_relaxed); lane != nullptr; lane = lane->next.load(std::memory_order_relaxed)) {
-      last = lane;
+    for (Lane* lane = first; lane != nullptr; lane = lane->next.load(std::memory_order_relaxed)) {
       if (lane->type == type)
         mine = lane;
       else if (lane->type == &process_state.observers || type == &process_state.observers)
         mine = nullptr;
     }
-    if (mine != nullptr && mine->count.load(std::memory_order_relaxed) < mine->capacity) return mine;
-    const std::uint32_t capacity = mine == nullptr ? Lane::first_capacity : mine->capacity * 2;
-    Lane* lane = Lane::make(type, capacity < Lane::largest_capacity ? capacity : Lane::largest_capacity);
-    if (lane == nullptr) return nullptr;
-    (last != nullptr ? last->next : node.lanes_).store(lane, std::memory_order_release);
-    return lane;
+    std::uint32_t capacity = Lane::first_capacity;
+    if (mine != nullptr) {
+      if (mine->count() < mine->capacity) return {mine, nullptr};
+      capacity = mine->capacity < Lane::largest_capacity ? mine->capacity * 2 : Lane::largest_capacity;
+    }
+    return {Lane::make(type, capacity), &last->next};
   }
 
-  static void list(Operation& node, Slot* home) {
+  static void list(Operation& node, NodeList& home) {
     node.locked_flags_ |= Operation::listed;
-    node.serial_ = ++home->serial;
-    node.listed_next_ = home->listened;
-    node.listed_link_ = &home->listened;
-    if (home->listened != nullptr) home->listened->listed_link_ = &node.listed_next_;
-    home->listened = &node;
+    node.serial_ = ++home.serial;
+    node.listed_next_ = home.first;
+    node.listed_link_ = &home.first;
+    if (home.first != nullptr) home.first->listed_link_ = &node.listed_next_;
+    home.first = &node;
   }
   static void unlist(Operation& node) {
     if ((node.locked_flags_ & Operation::listed) == 0) return;
@@ -168,31 +188,38 @@ struct Dispatch {
   static Listener add(Operation& node, EventType* type, Entry::Call call, F&& f) {
     using Stored = std::decay_t<F>;
     Slot* const me = this_slot();
-    Slot* const home = home_of(node);
-    if (!type->listened.load(std::memory_order_relaxed)) type->listened.store(true, std::memory_order_relaxed);
+    NodeList& home = home_of(node);
     Listener handle;
+    if (type == &unresolved || me->is_busy()) [[unlikely]]
+      return handle;
+    if (!type->listened.load(std::memory_order_relaxed)) type->listened.store(true, std::memory_order_relaxed);
     Made<Stored> made(std::forward<F>(f));  // before the lock, and if refused destroyed after it: this is the caller's code
     if (!made.valid()) return handle;
-    if (node.owner_ == home && home != me) [[unlikely]]
+    if (home.owner != me && home.owner != nullptr) [[unlikely]]
       touch(node);
     {
-      SlotLock lock(*home);
-      Lane* lane = node.state_.load(std::memory_order_seq_cst) != Operation::live ? nullptr : lane_for(node, type);
+      ListLock lock(home, me);
+      if (node.state_.load(std::memory_order_seq_cst) != Operation::live) return handle;
+      const auto [lane, link] = place_for(node, type);
       if (lane == nullptr) return handle;
-      const std::uint32_t index = lane->count.load(std::memory_order_relaxed);
-      Entry* entry = new (&lane->entries()[index]) Entry;
+      Entry* entry = new (lane->end.load(std::memory_order_relaxed)) Entry;
       made.move_to(entry);
       entry->call.store(call, std::memory_order_relaxed);
       constexpr bool trivial = Closure<Stored>::inside && std::is_trivially_destructible_v<Stored>;
-      Stamp* stamp = new (&lane->stamps()[index]) Stamp{me, ++me->registrations, trivial ? nullptr : &Closure<Stored>::destroy, false};
+      const std::uint64_t number = ++me->registrations;
+      new (&lane->stamp_of(entry)) Stamp{me, number, trivial ? nullptr : &Closure<Stored>::destroy, false};
       if ((node.locked_flags_ & Operation::listed) == 0) list(node, home);
-      lane->count.store(index + 1, std::memory_order_release);
-      handle.home_ = home;
+      lane->end.store(entry + 1, std::memory_order_release);
+      if (link != nullptr) {
+        link->store(lane, std::memory_order_release);
+        node.last_ = lane;
+      }
+      handle.home_ = &home;
       handle.node_ = &node;
       handle.serial_ = node.serial_;
       handle.entry_ = entry;
       handle.by_ = me;
-      handle.number_ = stamp->number;
+      handle.number_ = number;
     }
     return handle;
   }
@@ -200,67 +227,62 @@ struct Dispatch {
   /// Another thread's stack operation is about to get a listener: either its finish will learn of it, or we see that it is
   /// finishing, before anybody can run the listener.
   [[gnu::noinline, gnu::cold]] static void touch(Operation& node) {
-    node.touched_.store(true, std::memory_order_seq_cst);
+    node.foreign_.fetch_or(Operation::touched, std::memory_order_seq_cst);
     heavy_barrier();
   }
 
   // ---- removal
 
-  static void free_pinned(Lane* lane, Slot* home) {
-    bool last;
-    {
-      SlotLock lock(*home);
-      last = --lane->pins == 0 && lane->orphaned;
-    }
-    if (!last) return;
-    if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
-    lane->free();
-  }
-
   static bool remove(const Listener& listener) {
-    Slot* const home = listener.home_;
-    if (home == nullptr) return false;
+    NodeList* const home = listener.home_;
+    Slot* const me = this_slot();
+    if (home == nullptr || me->is_busy()) return false;
     Retired retired{nullptr, listener.entry_, nullptr, listener.node_, home, nullptr};
     bool alone;
-    Slot* const me = this_slot();
     {
-      SlotLock lock(*home);
-      Operation* node = home->listened;
+      ListLock lock(*home, me);
+      Operation* node = home->first;
       while (node != nullptr && (node != listener.node_ || node->serial_ != listener.serial_)) node = node->listed_next_;
       if (node == nullptr) return false;
       std::atomic<Lane*>* link = &node->lanes_;
+      Lane* before = nullptr;
       Lane* lane = link->load(std::memory_order_relaxed);
-      while (lane != nullptr && !lane->holds(listener.entry_)) lane = (link = &lane->next)->load(std::memory_order_relaxed);
+      while (lane != nullptr && !lane->holds(listener.entry_)) {
+        before = lane;
+        link = &lane->next;
+        lane = link->load(std::memory_order_relaxed);
+      }
       if (lane == nullptr) return false;
-      Stamp& stamp = lane->stamps()[listener.entry_ - lane->entries()];
+      Stamp& stamp = lane->stamp_of(listener.entry_);
       if (stamp.by != listener.by_ || stamp.number != listener.number_ || stamp.removed) return false;
-      listener.entry_->call.store(removed_listener, std::memory_order_seq_cst);  // before the look at touched_ below
+      listener.entry_->call.store(removed_listener, std::memory_order_seq_cst);  // before the look at foreign_ below
       stamp.removed = true;
       retired.lane = lane;
       retired.destroy = std::exchange(stamp.destroy, nullptr);
       ++lane->pins;
-      if (++lane->removed == lane->count.load(std::memory_order_relaxed)) {  // nothing left in it
+      if (++lane->removed == lane->count()) {  // nothing left in it
         link->store(lane->next.load(std::memory_order_relaxed), std::memory_order_seq_cst);
         lane->orphaned = true;
+        if (node->last_ == lane) node->last_ = before;
         if (node->lanes_.load(std::memory_order_relaxed) == nullptr) unlist(*node);
       }
-      alone = node->owner_ == me && !node->touched_.load(std::memory_order_seq_cst);
+      alone = node->owner_ == me && node->foreign_.load(std::memory_order_seq_cst) == 0;
     }
-    if (me->depth != 0) {
+    if (me->depth() != 0) {
       retire(me, retired);
     } else {
       if (!alone) {
         heavy_barrier();
         wait_until_left(me, listener.node_);
       }
-      finish_removal(retired);
+      finish_removal(me, retired);
     }
     return true;
   }
 
-  static void finish_removal(const Retired& retired) {
+  static void finish_removal(Slot* me, const Retired& retired) {
     if (retired.destroy != nullptr) retired.destroy(retired.entry);
-    free_pinned(retired.lane, retired.home);
+    unpin(retired.lane, *retired.home, me);
   }
 
   static void retire(Slot* me, const Retired& retired) {
@@ -271,11 +293,12 @@ struct Dispatch {
 
   /// Destroys what was removed inside listeners, except where somebody still runs listeners of that node.
   [[gnu::noinline, gnu::cold]] static void finish_retired(Slot* me) {
+    if (me->depth() != 0) return;
     heavy_barrier();
     for (Retired* list = std::exchange(me->retired, nullptr); list != nullptr;) {
       Retired* retired = std::exchange(list, list->next);
       if (nobody_runs(retired->node)) {
-        finish_removal(*retired);
+        finish_removal(me, *retired);
         delete retired;
       } else {
         retired->next = std::exchange(me->retired, retired);
@@ -285,13 +308,18 @@ struct Dispatch {
 
   // ---- finish
 
-  /// Takes the listeners off a node that finishes or dies.
-  static Lane* detach(Operation& node, Slot* home) {
-    SlotLock lock(*home);
+  /// Takes the listeners off a node that finishes or dies. Nobody finds them any more; some may still run them.
+  static Lane* detach(Operation& node, Slot* me) {
+    ListLock lock(home_of(node), me);
     Lane* lanes = node.lanes_.exchange(nullptr, std::memory_order_seq_cst);
-    for (Lane* lane = lanes; lane != nullptr; lane = lane->next.load(std::memory_order_relaxed))
-      for (std::uint32_t i = 0, n = lane->count.load(std::memory_order_relaxed); i < n; ++i)
-        lane->entries()[i].call.store(removed_listener, std::memory_order_release);
+    for (Lane* lane = lanes; lane != nullptr; lane = lane->next.load(std::memory_order_relaxed)) {
+      for (Entry *entry = lane->entries(), *end = lane->end.load(std::memory_order_relaxed); entry != end; ++entry)
+        entry->call.store(removed_listener, std::memory_order_release);
+      if (lane->pins != 0) {
+        lane->orphaned = true;
+        ++lane->pins;  // ours
+      }
+    }
     unlist(node);
     return lanes;
   }
@@ -299,27 +327,21 @@ struct Dispatch {
   /// Completes the finish of an operation that has listeners, that another thread has been at, or that is not ours.
   [[gnu::noinline]] static inline void drop(Operation& node, Slot* me);
 
-  /// True for the one caller that is to finish the operation.
-  [[gnu::always_inline]] static bool claim(Operation& node, Slot* me) {
-    if (node.owner_ != me) [[unlikely]]
-      return claim_foreign(node, me);
-    if (node.state_.load(std::memory_order_acquire) != Operation::live) [[unlikely]]
-      return lose(node, me);
-    if (me->fences) [[unlikely]]
-      node.state_.exchange(Operation::finishing, std::memory_order_seq_cst);
-    else
-      node.state_.store(Operation::finishing, std::memory_order_release);
-    compiler_barrier();
-    if (node.foreign_finish_.load(std::memory_order_seq_cst)) [[unlikely]]
-      return settle(node, me);
-    return true;
-  }
+  // These are true for the one caller that is to finish the operation.
 
-  /// Another thread tried to finish this stack operation at the same time: who was first?
+  /// This thread has marked its own operation as finishing, and another tried to finish it at the same time: who was first?
   [[gnu::noinline, gnu::cold]] static inline bool settle(Operation& node, Slot* me);
 
-  [[gnu::noinline, gnu::cold]] static inline bool claim_foreign(Operation& node, Slot* me);
+  /// Any operation, from any thread.
+  [[gnu::noinline, gnu::cold]] static inline bool claim(Operation& node, Slot* me);
 
+  /// Who finishes an operation that is not a stack operation of its own: its slot, and in the low bits the forks so far.
+  static std::uintptr_t mark_of(const Slot* slot) { return reinterpret_cast<std::uintptr_t>(slot) | (process_state.forks % alignof(Slot)); }
+
+  /// Waits until the finish that somebody else has begun is over; if that thread was lost in a fork, it is.
+  [[gnu::noinline, gnu::cold]] static inline void await_finish(Operation& node, const Slot* me);
+
+  /// Somebody else finishes it: waits for that, outside listeners.
   [[gnu::noinline, gnu::cold]] static inline bool lose(Operation& node, Slot* me);
 
   /// The nearest unfinished operation above; nullptr below a root.
@@ -331,7 +353,7 @@ struct Dispatch {
   /// The branch keeps the next operation's parent from waiting for a load of this one's.
   [[gnu::always_inline]] static void leave(Operation& node, Slot* me) {
     if (me->current != &node) return;
-    if (node.counted_) [[likely]] {
+    if ((node.own_ & Operation::counted) != 0) {
       me->current = nullptr;
       asm volatile("");
     } else {
@@ -339,60 +361,77 @@ struct Dispatch {
     }
   }
 
+  /// The listeners have heard of the finish.
   [[gnu::always_inline]] static void complete(Operation& node, Slot* me) {
     leave(node, me);
-    if (node.lanes_.load(std::memory_order_relaxed) != nullptr || node.touched_.load(std::memory_order_seq_cst) || node.owner_ != me)
+    if (node.lanes_.load(std::memory_order_relaxed) != nullptr || node.foreign_.load(std::memory_order_seq_cst) != 0 || node.owner_ != me)
         [[unlikely]]
       return drop(node, me);
-    node.state_.store(Operation::done, std::memory_order_release);
+    node.state_.store(Operation::settled, std::memory_order_release);
   }
+
+  [[gnu::noinline, gnu::cold]] static void complete_unwound(Operation& node, Slot* me) { complete(node, me); }
 
   // ---- life of the node
 
-  [[gnu::always_inline]] static void go_under(Operation& node, Operation* parent) {
+  /// What `own_` says of a node with this parent.
+  [[gnu::always_inline]] static std::uint8_t go_under(Operation& node, Operation* parent, Slot* me) {
     node.parent_ = parent;
-    if (parent == nullptr) return;
+    if (parent == nullptr) return 0;
     if (parent->owner_ == every_thread) {
-      pin_root(static_cast<RootNode*>(parent));
-      node.counted_ = true;
-    } else if (parent->owner_ == no_thread) {
-      parent->references_.fetch_add(1, std::memory_order_relaxed);
-      node.holds_parent_ = true;
-    } else {
-#if WEIR_CHECK_LIFETIMES
-      parent->children_.fetch_add(1, std::memory_order_relaxed);
-      parent->last_child_.store(node.info_, std::memory_order_relaxed);
-      node.extras_ |= Operation::counted_in_parent;
-#endif
+      if (pin_root(me, static_cast<RootNode*>(parent))) return Operation::counted;
+      node.parent_ = nullptr;
+      return 0;
     }
+    if (parent->owner_ == no_thread) {
+      parent->references_.fetch_add(1, std::memory_order_relaxed);
+      return Operation::holds_parent;
+    }
+#if WEIR_CHECK_LIFETIMES
+    parent->children_.fetch_add(1, std::memory_order_relaxed);
+    parent->last_child_.store(node.info_, std::memory_order_relaxed);
+    return Operation::counted_in_parent;
+#else
+    return 0;
+#endif
   }
 
-  /// The last of an operation that has finished.
-  [[gnu::always_inline]] static void end(Operation& node, Slot* me) {
-    if (me->current == &node) [[unlikely]]
-      leave(node, me);  // another thread finished it
-    if (node.state_.load(std::memory_order_acquire) != Operation::done) [[unlikely]]
-      await_foreign_finish(node, me);
-    if (node.lanes_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {  // registered while it finished
-      Slot* const home = home_of(node);
-      destroy_lanes(detach(node, home), home);
-    }
+  /// In the child of a fork: stack operations of other threads are not there any more.
+  static void leave_lost_parents(Operation& node, const Slot* me) {
+    Operation* parent = node.parent_;
+    while (parent != nullptr && parent->owner_ != me && parent->owner_ != every_thread && parent->owner_ != no_thread)
+      parent = parent->parent_;
+    if (parent == node.parent_) return;
+    node.parent_ = parent;
+    node.own_ &= static_cast<std::uint8_t>(~Operation::counted_in_parent);
+  }
+
+  /// Without memory for its thread's slot an operation is finished from the start, and nobody's.
+  [[gnu::noinline, gnu::cold]] static void give_up(Operation& node) {
+    node.owner_ = &inert_slot;
+    node.parent_ = nullptr;
+    node.own_ = 0;
+    node.uncaught_ = 0;
+    node.state_.store(Operation::done, std::memory_order_relaxed);
+  }
+
+  /// The last of an operation that is settled.
+  [[gnu::always_inline]] static void end(Operation& node) {
 #if WEIR_CHECK_LIFETIMES
     if (node.children_.load(std::memory_order_relaxed) != 0) abort_outlived(node);
 #endif
-    if (node.extras_ != 0) [[unlikely]]
-      clean_up(node, me);
-    if (node.counted_)
-      release_root(me, static_cast<RootNode*>(node.parent_));
-    else if (node.holds_parent_) [[unlikely]]
-      release_shared(node.parent_);
+    if (node.own_ == Operation::in_thread) return;
+    Slot* const me = fast_slot;
+    if (node.own_ == (Operation::in_thread | Operation::counted) && node.owner_ == me) [[likely]]
+      release_acquired_root(me, node.parent_);
+    else
+      end_slow(node);
   }
+
+  [[gnu::noinline]] static inline void end_slow(Operation& node);
 
   /// Waits for a finish by another thread, so that the node may go. (In one of its own finish listeners: nothing to wait for.)
   [[gnu::noinline, gnu::cold]] static inline void await_foreign_finish(Operation& node, Slot* me);
-
-  /// What an operation leaves behind besides its listeners.
-  [[gnu::noinline, gnu::cold]] static inline void clean_up(Operation& node, Slot* me);
 
   /// Drops one reference to a shared operation, and finishes it with the last. Iterative, so that chains of any length may
   /// go at once.
@@ -401,7 +440,10 @@ struct Dispatch {
   [[noreturn, gnu::noinline, gnu::cold]] static inline void abort_outlived(const Operation& node);
 };
 
-inline RootNode::~RootNode() { destroy_lanes(Dispatch::detach(*this, home_), home_); }
+inline RootNode::~RootNode() {
+  Slot* const me = this_slot();
+  destroy_lanes(Dispatch::detach(*this, me), *home_, me);
+}
 
 inline void end_slot(void* pointer) {
   auto* slot = static_cast<Slot*>(pointer);
@@ -411,14 +453,15 @@ inline void end_slot(void* pointer) {
   }
   RootNode* unused;
   {
-    MutexLock lock(process_state.mutex);
+    ProcessLock lock(slot);
     unused = hand_over_locked(slot);
+    if (unused != nullptr && !retire_root_locked(unused)) unused = nullptr;
   }
   delete unused;
   while (slot->spare_blocks != nullptr) ::operator delete(std::exchange(slot->spare_blocks, slot->spare_blocks->next));
   slot->spare_count = 0;
-  slot->used.store(false, std::memory_order_release);
   thread_slot = nullptr;
+  slot->used.store(false, std::memory_order_release);
 }
 
 }  // namespace weir::inline v0::detail

@@ -11,9 +11,11 @@
 #if defined(__cpp_exceptions)
 #define WEIR_TRY try
 #define WEIR_CATCH_ALL catch (...)
+#define WEIR_THROW throw
 #else
 #define WEIR_TRY if constexpr (true)
 #define WEIR_CATCH_ALL else
+#define WEIR_THROW static_cast<void>(0)
 #endif
 
 namespace weir::inline v0 {
@@ -30,7 +32,7 @@ struct ErrorHandler {
 inline void drop_error_handler(ErrorHandler* handler) {
   if (handler == nullptr) return;
   {
-    MutexLock lock(process_state.mutex);
+    ProcessLock lock;
     if (--handler->uses != 0) return;
   }
   handler->destroy(handler);
@@ -39,7 +41,7 @@ inline void drop_error_handler(ErrorHandler* handler) {
 inline void report(const ListenerError& error) {
   ErrorHandler* handler;
   {
-    MutexLock lock(process_state.mutex);
+    ProcessLock lock;
     handler = process_state.error_handler;
     if (handler != nullptr) ++handler->uses;
   }
@@ -74,7 +76,7 @@ inline Suspect* find_suspect(const Entry* entry) {
 }
 
 [[gnu::noinline, gnu::cold]] inline void forget_suspects(Lane* lane) {
-  MutexLock lock(process_state.mutex);
+  ProcessLock lock;
   for (Suspect** link = &process_state.suspects; *link != nullptr;) {
     Suspect* suspect = *link;
     if (lane->holds(suspect->entry)) {
@@ -90,11 +92,11 @@ inline Suspect* find_suspect(const Entry* entry) {
 inline void probation(Entry* entry, Operation* operation, void* event) {
   Entry::Call original;
   {
-    MutexLock lock(process_state.mutex);
+    ProcessLock lock;
     original = find_suspect(entry)->original;
   }
   original(entry, operation, event);
-  MutexLock lock(process_state.mutex);
+  ProcessLock lock;
   find_suspect(entry)->faults = 0;
   Entry::Call expected = probation;
   entry->call.compare_exchange_strong(expected, original, std::memory_order_acq_rel);
@@ -103,7 +105,7 @@ inline void probation(Entry* entry, Operation* operation, void* event) {
 /// One more fault of `entry`. Returns true when it is the hundredth in a row, which disables it.
 inline bool count_fault(Lane* lane, Entry* entry) {
   constexpr unsigned limit = 100;
-  MutexLock lock(process_state.mutex);
+  ProcessLock lock;
   Entry::Call call = entry->call.load(std::memory_order_acquire);
   Suspect* suspect = find_suspect(entry);
   if (suspect == nullptr) {
@@ -118,11 +120,9 @@ inline bool count_fault(Lane* lane, Entry* entry) {
   return suspect->faults == limit;
 }
 
-/// Called inside a catch block.
+/// Called inside a catch block, for what is not unwinding the thread.
 [[gnu::noinline, gnu::cold]] inline void listener_threw(Lane* lane, Entry* entry, std::string_view operation, std::string_view event) {
 #if defined(__cpp_exceptions)
-  // pthread_exit and cancellation unwind with something that has no C++ type and must not be swallowed.
-  if (abi::__cxa_current_exception_type() == nullptr) throw;
   ListenerError error{operation, event, "unknown exception", count_fault(lane, entry)};
   try {
     throw;
@@ -153,7 +153,7 @@ void set_error_handler(Handler handler) {
   }
   detail::ErrorHandler* previous;
   {
-    detail::MutexLock lock(detail::process_state.mutex);
+    detail::ProcessLock lock;
     previous = std::exchange(detail::process_state.error_handler, next);
   }
   detail::drop_error_handler(previous);

@@ -2,8 +2,6 @@
 // What an event is matched by. One EventType per (C++ type, phase) and process: found through a pointer that each shared
 // library keeps per type, and by the type's full name where two libraries hold such a pointer for one type. Never freed.
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -29,13 +27,16 @@ struct EventType {
   std::atomic<bool> listened{false};
   Phase phase = Phase::any;
   bool by_address = false;  // never matched by name
-  std::string_view name;    // owned: the library it came from may be unloaded
+  std::string_view name{};  // a copy: the library it came from may be unloaded
   EventType* next = nullptr;
 };
 
-/// The pointer through which one shared library reaches an EventType; null until it is first needed.
+/// What a key points at before it is first needed. "Listened", so that one look at the flag is all the short way takes.
+WEIR_SHARED_STATE inline constinit EventType unresolved{true};
+
+/// The pointer through which one shared library reaches an EventType.
 template <class T, Phase P>
-inline constinit std::atomic<EventType*> event_key{nullptr};
+inline constinit std::atomic<EventType*> event_key{&unresolved};
 
 template <class T>
 constexpr std::string_view raw_type_name() {
@@ -93,17 +94,6 @@ bool is_ambiguous() {
   return false;
 #endif
 }
-
-class MutexLock {
- public:
-  explicit MutexLock(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
-  ~MutexLock() { pthread_mutex_unlock(&mutex_); }
-  MutexLock(const MutexLock&) = delete;
-  MutexLock& operator=(const MutexLock&) = delete;
-
- private:
-  pthread_mutex_t& mutex_;
-};
 
 }  // namespace detail
 }  // namespace weir::inline v0

@@ -34,7 +34,7 @@ struct Lane {
 
   EventType* type;
   std::atomic<Lane*> next{nullptr};
-  std::atomic<std::uint32_t> count{0};
+  std::atomic<Entry*> end;  // of the entries in use: at least one once the lane is linked
   std::uint32_t capacity;
   std::uint32_t removed = 0;         // guarded by the home slot's lock, as what follows
   std::uint32_t pins = 0;            // removals at work on an entry: the lane must outlive them
@@ -43,7 +43,9 @@ struct Lane {
 
   Entry* entries() { return reinterpret_cast<Entry*>(this + 1); }
   Stamp* stamps() { return reinterpret_cast<Stamp*>(entries() + capacity); }
-  bool holds(const Entry* entry) { return entry >= entries() && entry < entries() + count.load(std::memory_order_relaxed); }
+  Stamp& stamp_of(const Entry* entry) { return stamps()[entry - entries()]; }
+  std::uint32_t count() { return static_cast<std::uint32_t>(end.load(std::memory_order_relaxed) - entries()); }
+  bool holds(const Entry* entry) { return entry >= entries() && entry < end.load(std::memory_order_relaxed); }
 
   static Lane* make(EventType* type, std::uint32_t capacity) noexcept {
     void* memory = ::operator new(sizeof(Lane) + capacity * (sizeof(Entry) + sizeof(Stamp)), std::nothrow);
@@ -55,25 +57,36 @@ struct Lane {
   }
 
  private:
-  Lane(EventType* t, std::uint32_t c) : type(t), capacity(c) {}
+  Lane(EventType* t, std::uint32_t c) : type(t), end(entries()), capacity(c) {}
 };
 static_assert(sizeof(Lane) % alignof(Entry) == 0);
 
 void forget_suspects(Lane* lane);
 
-/// Destroys the closures of a chain nobody reads any more, then its lanes. `home`: the slot whose lock guards them.
-[[gnu::noinline]] inline void destroy_lanes(Lane* lane, Slot* home) {
+/// A removal is done with a lane; the last one frees it if its node has let go of it.
+[[gnu::noinline]] inline void unpin(Lane* lane, NodeList& home, Slot* me) {
+  bool last;
+  {
+    ListLock lock(home, me);
+    last = --lane->pins == 0 && lane->orphaned;
+  }
+  if (!last) return;
+  if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
+  lane->free();
+}
+
+/// Destroys the closures of a detached chain nobody reads any more, then its lanes.
+[[gnu::noinline]] inline void destroy_lanes(Lane* lane, NodeList& home, Slot* me) {
   while (lane != nullptr) {
     Lane* next = lane->next.load(std::memory_order_relaxed);
-    if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
-    for (std::uint32_t i = 0, n = lane->count.load(std::memory_order_acquire); i < n; ++i)
-      if (auto* destroy = std::exchange(lane->stamps()[i].destroy, nullptr)) destroy(&lane->entries()[i]);
-    bool pinned;
-    {
-      SlotLock lock(*home);
-      pinned = lane->orphaned = lane->pins != 0;
+    for (Entry *entry = lane->entries(), *end = lane->end.load(std::memory_order_acquire); entry != end; ++entry)
+      if (auto* destroy = std::exchange(lane->stamp_of(entry).destroy, nullptr)) destroy(entry);
+    if (lane->orphaned) {
+      unpin(lane, home, me);
+    } else {
+      if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
+      lane->free();
     }
-    if (!pinned) lane->free();
     lane = next;
   }
 }

@@ -121,6 +121,8 @@ inline std::int64_t EventView::time() const noexcept {
 inline void* Attachment::operator new(std::size_t size, const std::nothrow_t&) noexcept {
   if (size > detail::SpareBlock::size) return ::operator new(size, std::nothrow);
   detail::Slot* const me = detail::this_slot();
+  if (me->is_busy()) return ::operator new(detail::SpareBlock::size, std::nothrow);
+  detail::Busy busy(me);
   if (me->spare_blocks == nullptr) return ::operator new(detail::SpareBlock::size, std::nothrow);
   --me->spare_count;
   return std::exchange(me->spare_blocks, me->spare_blocks->next);
@@ -131,7 +133,8 @@ inline void* Attachment::operator new(std::size_t size) {
 }
 inline void Attachment::operator delete(void* block, std::size_t size) noexcept {
   detail::Slot* const me = detail::this_slot();
-  if (size > detail::SpareBlock::size || me->spare_count == detail::SpareBlock::max_kept) return ::operator delete(block);
+  if (size > detail::SpareBlock::size || me->is_busy() || me->spare_count == detail::SpareBlock::max_kept) return ::operator delete(block);
+  detail::Busy busy(me);
   ++me->spare_count;
   me->spare_blocks = new (block) detail::SpareBlock{me->spare_blocks};
 }
@@ -156,8 +159,9 @@ template <OperationType T>
 Op<T>* Operation::find() noexcept {
   for (Operation* node = this; node != nullptr; node = node->parent_) {
     if (node->info_ == &detail::operation_info<T>) return static_cast<Op<T>*>(node);
-    if (node->info_->identity != nullptr && node->info_->identity() == detail::event_type<T, detail::Phase::finish>())
-      return static_cast<Op<T>*>(node);
+    if (node->info_->identity == nullptr) continue;
+    const detail::EventType* const type = node->info_->identity();
+    if (type != &detail::unresolved && type == detail::event_type<T, detail::Phase::finish>()) return static_cast<Op<T>*>(node);
   }
   return nullptr;
 }
@@ -186,20 +190,21 @@ template <class Data>
   if constexpr (std::is_const_v<std::remove_reference_t<Data>>) {
     emit(Event(data));  // listeners may write
   } else {
-    detail::EventType* const type = detail::event_type<Event, detail::Phase::data>();
-    if (type->listened.load(std::memory_order_relaxed) && !finished())
-      detail::Dispatch::emit(this, type, detail::Dispatch::info<Event, detail::Phase::data>, this, &data, detail::this_slot());
+    detail::if_listened<Event, detail::Phase::data>([&](detail::EventType * type) __attribute__((always_inline)) {
+      if (!finished())
+        detail::Dispatch::emit(this, type, detail::Dispatch::info<Event, detail::Phase::data>, this, &data, detail::this_slot());
+    });
   }
 }
 
 inline void Operation::attach(const void* owner, Attachment& state) noexcept {
   state.owner_ = owner;
-  state.next_ = (extras_ & has_attachments) != 0 ? attachments_ : nullptr;
+  state.next_ = (own_ & has_attachments) != 0 ? attachments_ : nullptr;
   attachments_ = &state;
-  extras_ |= has_attachments;
+  own_ |= has_attachments;
 }
 inline Attachment* Operation::attachment(const void* owner) const noexcept {
-  Attachment* state = (extras_ & has_attachments) != 0 ? attachments_ : nullptr;
+  Attachment* state = (own_ & has_attachments) != 0 ? attachments_ : nullptr;
   while (state != nullptr && state->owner_ != owner) state = state->next_;
   return state;
 }
@@ -207,68 +212,103 @@ inline Attachment* Operation::attachment(const void* owner) const noexcept {
 // ---- Op
 
 template <class T>
+[[gnu::always_inline]] inline Op<T>::Op(const Args& args) requires std::is_default_constructible_v<T>
+    : Operation(detail::fast_slot, &detail::operation_info<T>) {
+  begin_in_thread(args);
+}
+template <class T>
 [[gnu::always_inline]] inline Op<T>::Op(const Args& args, T state)
-    : Operation(nullptr, detail::this_slot(), &detail::operation_info<T>), value_(std::move(state)) {
-  detail::Slot* const me = owner_;
-  implicit_ = true;
-  if (Operation* around = me->current) {
-    detail::Dispatch::go_under(*this, around);
-  } else {
-    parent_ = detail::acquire_root(me);
-    counted_ = parent_ != nullptr;
+    : Operation(detail::fast_slot, &detail::operation_info<T>), value_(std::move(state)) {
+  begin_in_thread(args);
+}
+template <class T>
+inline Op<T>::Op(Under under, const Args& args) requires std::is_default_constructible_v<T>
+    : Operation(detail::this_slot(), &detail::operation_info<T>) {
+  begin_under(under.parent(), args);
+}
+template <class T>
+inline Op<T>::Op(Under under, const Args& args, T state)
+    : Operation(detail::this_slot(), &detail::operation_info<T>), value_(std::move(state)) {
+  begin_under(under.parent(), args);
+}
+
+template <class T>
+[[gnu::always_inline]] inline void Op<T>::begin_in_thread(const Args& args) {
+  if (owner_ == nullptr) [[unlikely]] {
+    owner_ = detail::this_slot();
+    if (owner_->is_inert()) return detail::Dispatch::give_up(*this);
   }
+  detail::Slot* const me = owner_;
+  Operation* const around = me->current;
+  if (around == nullptr)
+    parent_ = detail::acquire_root(me);
+  else
+    own_ = in_thread | detail::Dispatch::go_under(*this, around, me);
   me->current = this;
   begin(args, me);
 }
 
 template <class T>
-inline Op<T>::Op(Under under, const Args& args, T state)
-    : Operation(nullptr, detail::this_slot(), &detail::operation_info<T>), value_(std::move(state)) {
-  detail::Dispatch::go_under(*this, under.parent());
+inline void Op<T>::begin_under(Operation* parent, const Args& args) {
+  if (owner_->is_inert()) return detail::Dispatch::give_up(*this);
+  own_ = detail::Dispatch::go_under(*this, parent, owner_);
   begin(args, owner_);
 }
 
 template <class T>
-inline Op<T>::Op(SharedTag, Operation* parent, T state) noexcept
-    : Operation(nullptr, detail::no_thread, &detail::operation_info<T>), value_(std::move(state)) {
-  home_ = detail::this_slot();
+inline Op<T>::Op(SharedTag, Operation* parent, T state, detail::Slot* me) noexcept
+    : Operation(detail::no_thread, &detail::operation_info<T>), value_(std::move(state)) {
+  home_ = &me->shared;
   references_.store(1, std::memory_order_relaxed);
+  finisher_.store(0, std::memory_order_relaxed);
   if (parent != nullptr) {
-    detail::Dispatch::go_under(*this, parent);
+    own_ = detail::Dispatch::go_under(*this, parent, me);
   } else {
-    parent_ = detail::acquire_root(home_);
-    counted_ = parent_ != nullptr;
+    parent_ = detail::acquire_root(me);
+    own_ = counted;
   }
 }
 
 template <class T>
 [[gnu::always_inline]] inline void Op<T>::begin(const Args& args, detail::Slot* me) {
   uncaught_ = me->exceptions->uncaught;
-  detail::EventType* const type = detail::event_type<T, detail::Phase::start>();
-  if (!type->listened.load(std::memory_order_relaxed) || parent_ == nullptr) return;
-  struct Undo {  // a start listener that leaves by pthread_exit: the destructor of a half-made object does not run
-    Op* op;
-    ~Undo() noexcept(false) {
-      if (op != nullptr) op->abandon();
+  detail::if_listened<T, detail::Phase::start>([&](detail::EventType * type) __attribute__((always_inline)) {
+    if (parent_ == nullptr) return;
+    WEIR_TRY {
+      detail::Dispatch::emit(parent_, type, detail::Dispatch::info<Args, detail::Phase::start>, this, const_cast<Args*>(&args), me);
     }
-  } undo{this};
-  detail::Dispatch::emit(parent_, type, detail::Dispatch::info<Args, detail::Phase::start>, this, const_cast<Args*>(&args), me);
-  undo.op = nullptr;
+    WEIR_CATCH_ALL {  // pthread_exit or cancellation; the destructor of a half-made object does not run
+      abandon();
+      WEIR_THROW;
+    }
+  });
 }
 
 template <class T>
 [[gnu::always_inline]] inline void Op<T>::finish_with(const Result* result) {
-  detail::Slot* const me = detail::this_slot();
-  if (!detail::Dispatch::claim(*this, me)) return;
-  struct Complete {  // also when a finish listener leaves by pthread_exit
-    Operation* op;
-    detail::Slot* me;
-    ~Complete() noexcept(false) { detail::Dispatch::complete(*op, me); }
-  } complete{this, me};
-  detail::EventType* const type = detail::event_type<T, detail::Phase::finish>();
-  if (type->listened.load(std::memory_order_relaxed))
-    detail::Dispatch::emit(this, result != nullptr ? type : nullptr, detail::Dispatch::info<Result, detail::Phase::finish>, this,
-                           const_cast<Result*>(result), me);
+  detail::Slot* me = detail::fast_slot;
+  if (owner_ == me) [[likely]] {
+    if (state_.load(std::memory_order_acquire) != live) [[unlikely]]
+      return void(detail::Dispatch::lose(*this, me));
+    state_.store(finishing, std::memory_order_release);
+    detail::compiler_barrier();
+    if (foreign_.load(std::memory_order_seq_cst) != 0 && !detail::Dispatch::settle(*this, me)) [[unlikely]]
+      return;
+  } else {
+    me = detail::this_slot();
+    if (!detail::Dispatch::claim(*this, me)) return;
+  }
+  detail::if_listened<T, detail::Phase::finish>([&](detail::EventType* type) __attribute__((always_inline)) {
+    WEIR_TRY {
+      detail::Dispatch::emit(this, result != nullptr ? type : nullptr, detail::Dispatch::info<Result, detail::Phase::finish>, this,
+                             const_cast<Result*>(result), me);
+}
+WEIR_CATCH_ALL {
+  detail::Dispatch::complete_unwound(*this, me);
+  WEIR_THROW;
+}
+});
+detail::Dispatch::complete(*this, me);
 }
 
 template <class T>
@@ -288,23 +328,30 @@ template <class T>
 
 template <class T>
 [[gnu::noinline, gnu::cold]] void Op<T>::abandon() {
-  if (owner_ == detail::no_thread) return;  // its handle ends it
-  struct End {
-    Op* op;
-    ~End() noexcept(false) { detail::Dispatch::end(*op, detail::this_slot()); }
-  } end{this};
-  if (state_.load(std::memory_order_acquire) != done) finish_by_itself();
+  if (owner_ != detail::no_thread) close();  // else its handle ends it
+}
+
+template <class T>
+[[gnu::noinline]] void Op<T>::close() {
+  if (state_.load(std::memory_order_acquire) < done) {
+    WEIR_TRY { finish_by_itself(); }
+    WEIR_CATCH_ALL {
+      detail::Dispatch::end_slow(*this);
+      WEIR_THROW;
+    }
+  }
+  if (state_.load(std::memory_order_acquire) == settled) [[likely]]
+    detail::Dispatch::end(*this);
+  else
+    detail::Dispatch::end_slow(*this);
 }
 
 template <class T>
 [[gnu::always_inline]] inline Op<T>::~Op() noexcept(false) {
-  struct End {
-    Op* op;
-    ~End() noexcept(false) { detail::Dispatch::end(*op, detail::this_slot()); }
-  } end{this};
-  if (state_.load(std::memory_order_acquire) == done) [[likely]]
-    return;
-  finish_by_itself();
+  if (state_.load(std::memory_order_acquire) == settled) [[likely]]
+    detail::Dispatch::end(*this);
+  else
+    close();
 }
 
 // ---- shared operations
@@ -320,9 +367,11 @@ Handle<T>::~Handle() {
 
 template <class T>
 Handle<T> start_under(Operation* parent, const typename T::Args& args, T state) {
-  auto* op = new Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state));
+  detail::Slot* const me = detail::this_slot();
+  if (me->is_inert()) return {};
+  auto* op = new (std::nothrow) Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state), me);
   Handle<T> handle(op);
-  op->begin(args, detail::this_slot());
+  if (op != nullptr) op->begin(args, me);
   return handle;
 }
 template <OperationType T>
@@ -334,17 +383,23 @@ Handle<T> start(Under parent, const typename T::Args& args, T state) {
   return start_under<T>(parent.parent(), args, std::move(state));
 }
 
-inline OperationScope::OperationScope(Operation& operation) noexcept : previous_(std::exchange(detail::this_slot()->current, &operation)) {}
-inline OperationScope::~OperationScope() { detail::this_slot()->current = detail::Dispatch::nearest_unfinished(previous_); }
+inline OperationScope::OperationScope(Operation& operation) noexcept {
+  detail::Slot* const me = detail::this_slot();
+  previous_ = me->is_inert() ? nullptr : std::exchange(me->current, &operation);
+}
+inline OperationScope::~OperationScope() {
+  detail::Slot* const me = detail::this_slot();
+  if (!me->is_inert()) me->current = detail::Dispatch::nearest_unfinished(previous_);
+}
 
 // ---- roots
 
-inline Root::Root() : node_(new detail::RootNode) {}
+inline Root::Root() : node_(detail::make_root()) {}
 inline Root::~Root() {
   if (node_ == nullptr) return;
   bool unused;
   {
-    detail::MutexLock lock(detail::process_state.mutex);
+    detail::ProcessLock lock;
     --node_->handles;
     unused = detail::retire_root_locked(node_);
   }
@@ -372,7 +427,7 @@ Listener Root::observe(Pointer observer) {
 inline Root swap_root(Root root) {
   detail::RootNode* previous;
   {
-    detail::MutexLock lock(detail::process_state.mutex);
+    detail::ProcessLock lock;
     previous = std::exchange(detail::process_state.installed, root.node_);
     if (previous != nullptr) ++previous->handles;
     if (root.node_ != nullptr) --root.node_->handles;
@@ -391,7 +446,7 @@ inline Under under(const Handle<T>& parent) noexcept {
 }
 
 inline std::uint64_t refused_emissions() noexcept {
-  std::uint64_t sum = 0;
+  std::uint64_t sum = detail::process_state.refused.load(std::memory_order_relaxed);
   for (const detail::Slot* s = detail::process_state.slots.load(std::memory_order_acquire); s != nullptr; s = s->next)
     sum += s->refused.load(std::memory_order_relaxed);
   return sum;

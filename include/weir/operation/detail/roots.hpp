@@ -24,20 +24,31 @@ struct OperationInfo {
 inline constexpr OperationInfo root_info{"root", SpanKind::function, nullptr, nullptr, nullptr};
 
 struct RootNode : Operation {
-  RootNode() : Operation(nullptr, every_thread, &root_info) {
-    home_ = this_slot();
-    MutexLock lock(process_state.mutex);
-    id = ++process_state.last_root_id;
-    next = std::exchange(process_state.roots, this);
+  explicit RootNode(Slot* maker) : Operation(every_thread, &root_info) {
+    parent_ = nullptr;
+    own_ = 0;
+    home_ = &maker->shared;
   }
   ~RootNode();
 
   // Guarded by the process mutex.
   std::int64_t merged = 0;  // users that no slot counts any more
   int handles = 1;
-  RootNode* next;
-  std::uint64_t id;  // constant
+  RootNode* next = nullptr;
+  std::uint64_t id = 0;  // constant
 };
+
+/// nullptr without memory, or in a signal handler at a bad moment.
+inline RootNode* make_root() {
+  Slot* const me = this_slot();
+  if (me->is_busy()) return nullptr;
+  auto* root = new (std::nothrow) RootNode(me);
+  if (root == nullptr) return nullptr;
+  ProcessLock lock(me);
+  root->id = ++process_state.last_root_id;
+  root->next = std::exchange(process_state.roots, root);
+  return root;
+}
 
 inline RootNode* find_root(std::uint64_t id) {
   RootNode* root = process_state.roots;
@@ -58,7 +69,7 @@ inline bool retire_root_locked(RootNode* root) {
   return true;
 }
 
-/// Hands this slot's count over to its root. Returns the root if that was the last use.
+/// Hands this slot's count over to its root, and returns that.
 inline RootNode* hand_over_locked(Slot* slot) {
   RootNode* root = find_root(slot->root_id.load(std::memory_order_relaxed));
   if (root != nullptr) root->merged += slot->users();
@@ -66,70 +77,100 @@ inline RootNode* hand_over_locked(Slot* slot) {
   slot->made.store(0, std::memory_order_release);
   slot->gone.store(0, std::memory_order_release);
   slot->root = nullptr;
-  slot->generation = 0;
-  return root != nullptr && retire_root_locked(root) ? root : nullptr;
+  slot->generation = slot->adopted = 0;
+  return root;
 }
 
-/// The generation moved: adopts the installed root, counting one use of it.
+/// The generation moved: adopts the installed root, counting one use of it. `made` has already counted one.
 [[gnu::noinline, gnu::cold]] inline RootNode* refresh_root(Slot* me) {
-  RootNode* unused;
+  if (me->has_fences()) {  // the short way is never taken: look again, behind a full barrier
+    me->made.fetch_add(0, std::memory_order_seq_cst);
+    if (process_state.generation.load(std::memory_order_seq_cst) == me->adopted) return me->root;
+  }
+  bump(me->gone);
+  if (me->is_busy()) return nullptr;
+  RootNode* previous;
   RootNode* root;
   {
-    MutexLock lock(process_state.mutex);
-    unused = hand_over_locked(me);
+    ProcessLock lock(me);
+    previous = hand_over_locked(me);
+    if (previous != nullptr && !retire_root_locked(previous)) previous = nullptr;
     root = process_state.installed;
-    me->generation = process_state.generation.load(std::memory_order_relaxed);
+    me->adopted = process_state.generation.load(std::memory_order_relaxed);
+    me->generation = me->has_fences() ? 0 : me->adopted;
     me->root = root;
     me->made.store(root != nullptr ? 1 : 0, std::memory_order_release);
     me->root_id.store(root != nullptr ? root->id : 0, std::memory_order_release);
   }
-  delete unused;
+  delete previous;
   return root;
 }
 
-/// Counts one use of the installed root; nullptr if none is installed (nothing is counted then).
+/// Counts one use of the installed root, if there is one. Requires: the thread's own slot.
 [[gnu::always_inline]] inline RootNode* acquire_root(Slot* me) {
-  if (me->fences) [[unlikely]]
-    me->made.fetch_add(1, std::memory_order_seq_cst);
-  else
-    me->made.store(me->made.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  bump(me->made);
   compiler_barrier();  // count first, then look: swap_root's heavy barrier stands between for everybody else
   if (process_state.generation.load(std::memory_order_seq_cst) == me->generation) [[likely]]
     return me->root;
-  me->made.store(me->made.load(std::memory_order_relaxed) - 1, std::memory_order_release);
   return refresh_root(me);
 }
 
-[[gnu::noinline, gnu::cold]] inline void release_root_slow(std::uint64_t id, bool counted) {
-  RootNode* unused = nullptr;
+/// One use less of the root with this id, if it still exists: by `uncounted` beyond what the slots count.
+[[gnu::noinline, gnu::cold]] inline void release_root_slow(Slot* me, std::uint64_t id, int uncounted) {
+  RootNode* root;
   {
-    MutexLock lock(process_state.mutex);
-    RootNode* root = find_root(id);
+    ProcessLock lock(me);
+    root = find_root(id);
     if (root == nullptr) return;  // somebody else saw the last use go
-    if (!counted) --root->merged;
-    if (retire_root_locked(root)) unused = root;
+    root->merged -= uncounted;
+    if (!retire_root_locked(root)) root = nullptr;
   }
-  delete unused;
+  delete root;
 }
 
-[[gnu::always_inline]] inline void release_root(Slot* me, RootNode* root) {
-  const std::uint64_t id = root->id;
-  if (me->root_id.load(std::memory_order_relaxed) != id) [[unlikely]]
-    return release_root_slow(id, false);
+/// The generation moved since this thread adopted the root of which it has just counted one use less.
+[[gnu::noinline, gnu::cold]] inline void release_root_swapped(Slot* me) {
+  if (me->has_fences()) {
+    me->gone.fetch_add(0, std::memory_order_seq_cst);
+    if (process_state.generation.load(std::memory_order_seq_cst) == me->adopted) return;
+  }
+  if (me->is_busy()) return;  // this thread's next operation hands its count over
+  release_root_slow(me, me->root_id.load(std::memory_order_relaxed), 0);
+}
+
+[[gnu::always_inline]] inline void release_own_root(Slot* me) {
   const std::uint64_t generation = me->generation;
-  if (me->fences) [[unlikely]]
-    me->gone.fetch_add(1, std::memory_order_seq_cst);
-  else
-    me->gone.store(me->gone.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  bump(me->gone);
   compiler_barrier();
   if (process_state.generation.load(std::memory_order_seq_cst) != generation) [[unlikely]]
-    release_root_slow(id, true);
+    release_root_swapped(me);
 }
 
-/// Counts one use of a root that the caller knows to be alive, installed or not.
-[[gnu::noinline]] inline void pin_root(RootNode* root) {
-  MutexLock lock(process_state.mutex);
+/// Ends a use of `root`, wherever it was counted. There may have been none to count.
+[[gnu::noinline]] inline void release_root(Slot* me, Operation* root) {
+  if (root == nullptr) return;
+  const std::uint64_t id = static_cast<RootNode*>(root)->id;
+  if (me->root_id.load(std::memory_order_relaxed) == id)
+    release_own_root(me);
+  else
+    release_root_slow(me, id, 1);
+}
+
+/// Ends a use that a stack operation of this thread counted with acquire_root. Until then `root` is alive, so that its
+/// address tells it from all others.
+[[gnu::always_inline]] inline void release_acquired_root(Slot* me, Operation* root) {
+  if (static_cast<Operation*>(me->root) == root) [[likely]]
+    release_own_root(me);
+  else
+    release_root(me, root);
+}
+
+/// Counts one use of a root that the caller knows to be alive, installed or not; false in a signal handler at a bad moment.
+[[gnu::noinline]] inline bool pin_root(Slot* me, RootNode* root) {
+  if (me->is_busy()) return false;
+  ProcessLock lock(me);
   ++root->merged;
+  return true;
 }
 
 /// Destructor of the pthread key: the thread is over.

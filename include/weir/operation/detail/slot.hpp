@@ -9,6 +9,8 @@
 #include <cxxabi.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <time.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -23,6 +25,9 @@ struct Lane;
 struct RootNode;
 struct ErrorHandler;
 struct Suspect;
+struct Retired;
+struct Dropping;
+struct Slot;
 
 /// Itanium C++ ABI 2.2.2 (__cxa_eh_globals): libstdc++ and libc++abi agree. std::uncaught_exceptions() costs fifteen times as much.
 struct ExceptionGlobals {
@@ -30,53 +35,70 @@ struct ExceptionGlobals {
   unsigned uncaught;
 };
 
-struct Retired;
-
 /// Memory that a thread keeps for the next attachment.
 struct SpareBlock {
   static constexpr std::size_t size = 1024;
   static constexpr unsigned max_kept = 16;  // per thread; the rest goes back at once
   SpareBlock* next;
 };
-struct Dropping;
+
+/// Nodes that have listeners, for those who come with a handle; and the lock (ListLock) that guards the listeners of all
+/// nodes that belong here: the stack operations of one thread, or the roots and shared operations that it made.
+struct NodeList {
+  Slot* owner;  // the thread towards which the lock is biased; null: none
+  std::atomic<bool> lock{false};
+  std::atomic<bool> wanted{false};  // by another thread than the owner
+  Operation* first = nullptr;
+  std::uint64_t serial = 0;
+};
 
 struct alignas(128) Slot {
-  static constexpr unsigned max_depth = 16;
+  static constexpr std::uint32_t max_depth = 16;
+  // In `nesting`, above the depth. Each makes it too large for one more emission, so that one comparison sees them all.
+  static constexpr std::uint32_t busy = 1u << 16;    // holds a lock of weir: a signal handler that comes now may not
+  static constexpr std::uint32_t biased = 1u << 17;  // holds the lock of `own`
+  static constexpr std::uint32_t fences = 1u << 18;  // no membarrier here: everything is published with full barriers
+  static constexpr std::uint32_t inert = 1u << 19;   // stands for a thread that got no slot
 
   // Owner only.
   Operation* current = nullptr;
-  RootNode* root = nullptr;  // the installed root, valid while generation is the process's
-  std::uint64_t generation = 0;
+  RootNode* root = nullptr;      // the installed root, valid while `generation` is the process's
+  std::uint64_t generation = 0;  // without membarrier: 0, so that the short way is never taken
   const ExceptionGlobals* exceptions = nullptr;
-  std::uint64_t registrations = 0;     // made by this thread, ever: tells what was registered during an event
-  unsigned depth = 0;                  // of emissions in progress
-  bool fences = false;                 // no membarrier: publish with full barriers
-  SpareBlock* spare_blocks = nullptr;  // for attachments
+  // Written by the owner, read by all. The counters belong to the root with this id: operations directly under it that
+  // this thread made, and that it ended. Two counters, because one would be a store-forwarding chain of ++ and --.
+  std::atomic<std::int64_t> made{0}, gone{0};
+  std::uint64_t registrations = 0;                    // made by this thread, ever: tells what was registered during an event
+  std::atomic<std::uint32_t> nesting{0};              // emissions in progress
+  std::atomic<const Operation*> hazard[max_depth]{};  // whose listeners this thread is running, by depth
+
+  std::atomic<std::uint64_t> root_id{0};
+  std::uint64_t adopted = 0;              // the generation that `root` is of
+  std::atomic<std::uint64_t> refused{0};  // emissions nested too deep, or in signal handlers at a bad moment
+  SpareBlock* spare_blocks = nullptr;     // for attachments
   unsigned spare_count = 0;
+  bool forking = false;                // this thread holds all locks
   Retired* retired = nullptr;          // listeners removed inside listeners, to be destroyed when nobody runs them
   const Dropping* dropping = nullptr;  // finishes of this thread that are destroying listeners, innermost first
 
-  // Written by the owner, read by all. The counters belong to the root with this id: operations directly under it that
-  // this thread made, and that it ended. Two counters, because one would be a store-forwarding chain of ++ and --.
-  std::atomic<std::uint64_t> root_id{0};
-  std::atomic<std::int64_t> made{0}, gone{0};
-  std::atomic<std::uint64_t> refused{0};              // emissions nested deeper than max_depth
-  std::atomic<const Operation*> hazard[max_depth]{};  // whose listeners this thread is running, by depth
-
-  // Guarded by lock: the nodes made by this thread that have listeners, for those who come with a handle.
-  alignas(64) std::atomic<bool> lock{false};
-  Operation* listened = nullptr;
-  std::uint64_t serial = 0;
+  alignas(64) NodeList own{this};
+  NodeList shared{nullptr};
 
   Slot* next = nullptr;
   std::atomic<bool> used{true};
 
+  constexpr explicit Slot(std::uint32_t state = 0) : nesting(state) {}
+  std::uint32_t depth() const { return nesting.load(std::memory_order_relaxed) & (busy - 1); }
+  bool is_busy() const { return (nesting.load(std::memory_order_relaxed) & (busy | inert)) != 0; }
+  bool has_fences() const { return (nesting.load(std::memory_order_relaxed) & fences) != 0; }
   std::int64_t users() const { return made.load(std::memory_order_acquire) - gone.load(std::memory_order_acquire); }
   bool runs(const Operation* node) const {
     for (const auto& h : hazard)
       if (h.load(std::memory_order_acquire) == node) return true;
     return false;
   }
+  bool is_inert() const { return (nesting.load(std::memory_order_relaxed) & inert) != 0; }
+  void refuse();
 };
 
 struct ProcessState {
@@ -92,15 +114,36 @@ struct ProcessState {
   bool has_key = false;
   bool has_membarrier = false;
   pthread_key_t thread_end{};
+  unsigned forks = 0;              // since the program began; written while the process has one thread
+  const Slot* survivor = nullptr;  // the thread that called the last fork
+  char* memory = nullptr;          // what `permanent` hands out next
+  std::size_t memory_left = 0;
   std::atomic<std::uint64_t> generation{1};  // of `installed`
   std::atomic<Slot*> slots{nullptr};
-  EventType observers;  // what observers are registered under
+  std::atomic<std::uint64_t> refused{0};  // by threads without a slot
+  EventType observers;                    // what observers are registered under
 };
 
 WEIR_SHARED_STATE inline constinit ProcessState process_state{};
 WEIR_SHARED_STATE inline constinit thread_local Slot* thread_slot = nullptr;
+/// The slot if the short ways are open to it: without membarrier they are not.
+WEIR_SHARED_STATE inline constinit thread_local Slot* fast_slot = nullptr;
+
+[[gnu::noinline, gnu::cold]] inline void Slot::refuse() {
+  (is_inert() ? process_state.refused : refused).fetch_add(1, std::memory_order_relaxed);
+}
 
 inline void compiler_barrier() { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
+/// ++ of a counter that only this thread writes. One instruction, so that a signal handler's own ++ is never lost.
+[[gnu::always_inline]] inline void bump(std::atomic<std::int64_t>& counter) {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+  static_assert(sizeof counter == sizeof(std::int64_t));
+  asm volatile("incq %0" : "+m"(counter) : : "cc");
+#else
+  counter.fetch_add(1, std::memory_order_release);
+#endif
+}
 
 #if defined(__linux__)
 inline bool membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0) == 0; }
@@ -143,50 +186,150 @@ class NoCancellation {
   nanosleep(&time, nullptr);
 }
 
-/// Held briefly, never while a listener runs.
-class SlotLock {
+Slot* this_slot() noexcept;
+
+/// Says to signal handlers on this thread that a lock of weir is held. Requires: the thread's own slot.
+class Busy {
  public:
-  explicit SlotLock(Slot& slot) : lock_(slot.lock) {
-    while (lock_.exchange(true, std::memory_order_acquire)) sched_yield();
+  explicit Busy(Slot* me) : me_(me), before_(me->nesting.load(std::memory_order_relaxed)) {
+    me->nesting.store(before_ | Slot::busy, std::memory_order_relaxed);
+    compiler_barrier();
   }
-  ~SlotLock() { lock_.store(false, std::memory_order_release); }
-  SlotLock(const SlotLock&) = delete;
-  SlotLock& operator=(const SlotLock&) = delete;
+  ~Busy() {
+    compiler_barrier();
+    me_->nesting.store(before_, std::memory_order_relaxed);
+  }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
 
  private:
-  std::atomic<bool>& lock_;
+  Slot* const me_;
+  const std::uint32_t before_;
 };
 
-void end_slot(void* slot);
+/// Holds the process mutex. Requires: !this_slot()->is_busy(), but for threads that got no slot.
+class ProcessLock {
+ public:
+  ProcessLock() : ProcessLock(this_slot()) {}
+  explicit ProcessLock(Slot* me) : busy_(me) { pthread_mutex_lock(&process_state.mutex); }
+  ~ProcessLock() { pthread_mutex_unlock(&process_state.mutex); }
 
+ private:
+  Busy busy_;
+};
+
+/// Holds the lock of a NodeList: briefly, never while a listener runs, and never while waiting for the process mutex. The
+/// owner takes it with plain stores; others say that they want it, run a heavy barrier, and wait for the owner to let go.
+class ListLock {
+ public:
+  [[gnu::always_inline]] ListLock(NodeList& list, Slot* me) : list_(list), me_(me), before_(me->nesting.load(std::memory_order_relaxed)) {
+    if (list.owner == me && !me->has_fences()) {
+      me->nesting.store(before_ | Slot::busy | Slot::biased, std::memory_order_relaxed);
+      compiler_barrier();
+      if (!list.wanted.load(std::memory_order_acquire)) [[likely]]
+        return;
+    }
+    lock();
+  }
+  [[gnu::always_inline]] ~ListLock() {
+    if (!locked_) [[likely]]
+      me_->nesting.store(before_, std::memory_order_release);
+    else
+      unlock();
+  }
+  ListLock(const ListLock&) = delete;
+  ListLock& operator=(const ListLock&) = delete;
+
+ private:
+  [[gnu::noinline]] void lock() {
+    me_->nesting.store(before_ | Slot::busy, std::memory_order_release);
+    for (unsigned round = 0; list_.lock.exchange(true, std::memory_order_acquire); ++round) pause(round);
+    locked_ = true;
+    if (list_.owner == nullptr || list_.owner == me_) return;
+    list_.wanted.store(true, std::memory_order_seq_cst);
+    heavy_barrier();
+    for (unsigned round = 0; (list_.owner->nesting.load(std::memory_order_acquire) & Slot::biased) != 0; ++round) pause(round);
+  }
+  [[gnu::noinline]] void unlock() {
+    if (list_.owner != nullptr && list_.owner != me_) list_.wanted.store(false, std::memory_order_release);
+    list_.lock.store(false, std::memory_order_release);
+    compiler_barrier();
+    me_->nesting.store(before_, std::memory_order_relaxed);
+  }
+
+  NodeList& list_;
+  Slot* const me_;
+  const std::uint32_t before_;
+  bool locked_ = false;
+};
+
+/// Memory that is never given back, for what is made once; nullptr when there is none. Not from operator new: it may be
+/// called in a signal handler, and an operator new of the program's own may itself use operations. Requires: the mutex.
+inline void* permanent(std::size_t size) {
+  constexpr std::size_t chunk = 64 * 1024, alignment = alignof(Slot);
+  size = (size + alignment - 1) / alignment * alignment;
+  ProcessState& process = process_state;
+  if (process.memory_left < size) {
+    const std::size_t wanted = size > chunk ? size : chunk;
+    void* const memory = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    process.memory = static_cast<char*>(memory);
+    process.memory_left = wanted;
+  }
+  process.memory_left -= size;
+  return std::exchange(process.memory, process.memory + size);
+}
+
+/// Stands for the slot of a thread that got none for lack of memory: emits nothing, registers nothing, owns nothing.
+inline constinit Slot inert_slot{Slot::inert};
+
+void end_slot(void* slot);
+void prepare_fork();
+void parent_forked();
+void child_forked();
+
+inline void start_process_locked() {
+  ProcessState& process = process_state;
+  if (process.started) return;
+  process.started = true;
+  process.has_membarrier = register_membarrier();
+  // A key's destructor runs after those of all thread_local objects, which may still use operations.
+  process.has_key = pthread_key_create(&process.thread_end, end_slot) == 0;
+  pthread_atfork(prepare_fork, parent_forked, child_forked);
+}
+
+/// Signals are blocked meanwhile: a handler that wanted a slot, too, would find the mutex taken.
 [[gnu::noinline, gnu::cold]] inline Slot* new_slot() noexcept {
   ProcessState& process = process_state;
-  Slot* mine = nullptr;
-  {
-    MutexLock lock(process.mutex);
-    if (!process.started) {
-      process.started = true;
-      process.has_membarrier = register_membarrier();
-      // A key's destructor runs after those of all thread_local objects, which may still use operations.
-      process.has_key = pthread_key_create(&process.thread_end, end_slot) == 0;
-    }
-    for (Slot* s = process.slots.load(std::memory_order_relaxed); s != nullptr && mine == nullptr; s = s->next)
-      if (!s->used.load(std::memory_order_acquire)) mine = s;
-    if (mine == nullptr) {
-      mine = new Slot;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_mutex_lock(&process.mutex);
+  start_process_locked();
+  Slot* mine = process.slots.load(std::memory_order_relaxed);
+  while (mine != nullptr && mine->used.load(std::memory_order_acquire)) mine = mine->next;
+  if (mine == nullptr) {
+    if (void* memory = permanent(sizeof(Slot))) {
+      mine = new (memory) Slot;
       mine->next = process.slots.load(std::memory_order_relaxed);
       process.slots.store(mine, std::memory_order_release);
     }
-    mine->used.store(true, std::memory_order_relaxed);
-    mine->fences = !process.has_membarrier;
   }
-  mine->exceptions = reinterpret_cast<const ExceptionGlobals*>(abi::__cxa_get_globals());
-  mine->current = nullptr;
-  mine->depth = 0;
-  if (process.has_key) pthread_setspecific(process.thread_end, mine);
-  return thread_slot = mine;
+  if (mine != nullptr) {
+    mine->used.store(true, std::memory_order_relaxed);
+    mine->exceptions = reinterpret_cast<const ExceptionGlobals*>(abi::__cxa_get_globals());
+    mine->current = nullptr;
+    mine->nesting.store(process.has_membarrier ? 0 : Slot::fences, std::memory_order_relaxed);
+    if (process.has_key) pthread_setspecific(process.thread_end, mine);
+    thread_slot = mine;
+    fast_slot = process.has_membarrier ? mine : nullptr;
+  }
+  pthread_mutex_unlock(&process.mutex);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return mine != nullptr ? mine : &inert_slot;
 }
 
+/// The calling thread's slot, or `inert_slot`.
 inline Slot* this_slot() noexcept {
   Slot* slot = thread_slot;
   return slot != nullptr ? slot : new_slot();
@@ -206,19 +349,23 @@ inline bool nobody_runs(const Operation* node) {
   return true;
 }
 
+/// The event type that `key` is for; `unresolved` when there is no memory for it, or in a signal handler at a bad moment.
 [[gnu::noinline, gnu::cold]] inline EventType* resolve(std::atomic<EventType*>& key, Phase phase, std::string_view name, bool by_address) {
-  MutexLock lock(process_state.mutex);
-  if (EventType* type = key.load(std::memory_order_relaxed)) return type;
+  Slot* const me = this_slot();
+  if (me->is_busy()) return &unresolved;
+  ProcessLock lock(me);
+  if (EventType* type = key.load(std::memory_order_relaxed); type != &unresolved) return type;
   EventType* type = nullptr;
   for (EventType* t = process_state.types; t != nullptr && type == nullptr && !by_address; t = t->next)
     if (t->phase == phase && !t->by_address && t->name == name) type = t;
   if (type == nullptr) {
-    char* text = new char[name.size()];
-    name.copy(text, name.size());
-    type = new EventType;
+    auto* const text = static_cast<char*>(permanent(sizeof(EventType) + name.size()));
+    if (text == nullptr) return &unresolved;
+    name.copy(text + sizeof(EventType), name.size());
+    type = new (text) EventType;
     type->phase = phase;
     type->by_address = by_address;
-    type->name = {text, name.size()};
+    type->name = {text + sizeof(EventType), name.size()};
     type->listened.store(process_state.observing, std::memory_order_relaxed);
     type->next = process_state.types;
     process_state.types = type;
@@ -230,11 +377,23 @@ inline bool nobody_runs(const Operation* node) {
 template <class T, Phase P>
 inline EventType* event_type() {
   EventType* type = event_key<T, P>.load(std::memory_order_acquire);
-  return type != nullptr ? type : resolve(event_key<T, P>, P, type_name<T>(), is_ambiguous<T>());
+  return type != &unresolved ? type : resolve(event_key<T, P>, P, type_name<T>(), is_ambiguous<T>());
+}
+
+/// Calls emit(type) if anybody in the process has ever listened to the event.
+template <class T, Phase P, class Emit>
+[[gnu::always_inline]] inline void if_listened(Emit emit) {
+  EventType* type = event_key<T, P>.load(std::memory_order_acquire);
+  if (!type->listened.load(std::memory_order_relaxed)) return;
+  if (type == &unresolved) [[unlikely]] {
+    type = event_type<T, P>();
+    if (type == &unresolved || !type->listened.load(std::memory_order_relaxed)) return;
+  }
+  emit(type);
 }
 
 inline void listen_to_everything() {
-  MutexLock lock(process_state.mutex);
+  ProcessLock lock;
   process_state.observing = true;
   for (EventType* t = process_state.types; t != nullptr; t = t->next) t->listened.store(true, std::memory_order_relaxed);
 }
