@@ -82,7 +82,7 @@ Operation& installed_root() {
 
 }  // namespace
 
-TEST_CASE("1,000 concurrent registrations of a start and a finish listener, then 1,000 concurrent operations: exactly 2,000,000 calls") {
+TEST_CASE("1,000 concurrent registrations, then 1,000 concurrent operations: exactly 2,000,000 calls") {
   std::atomic<std::uint64_t> calls{0};
   RootScope installed{Root{}};
   Operation& root = installed_root();

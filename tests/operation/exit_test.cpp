@@ -1,15 +1,16 @@
 // Threads that end by pthread_exit or cancellation inside listeners and inside scopes, and operations that are destroyed
 // before their children. Nothing may abort (but for the latter, in debug builds), spin, or be left behind.
 #include <pthread.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "support/catch.hpp"
+#include "support/child.hpp"
 #include "support/operations.hpp"
 #include "weir/operation/operation.hpp"
 
@@ -245,6 +246,70 @@ TEST_CASE("a listener that throws does not disturb one that leaves by pthread_ex
   CHECK(reported == 1);
 }
 
+TEST_CASE("many threads leave callbacks by exception, pthread_exit and cancellation at any moment, with exact counts") {
+  constexpr int threads = 8, rounds = 250;
+  struct Made {
+    std::atomic<int> operations{0}, ticks{0};
+  } made;
+  std::atomic<int> alive{0}, starts{0}, finishes{0}, ticks{0}, errors{0}, bystanders{0};
+  std::atomic<unsigned> dice{0};
+  set_error_handler([&](const ListenerError&) { ++errors; });
+  Root root;
+  root.on_start<Request>([&, life = Life(alive)] { ++starts; });
+  root.on_finish<Request>([&, life = Life(alive)] { ++finishes; });
+  root.on_data<Tick>([&, life = Life(alive)] { ++ticks; });
+  const auto leave = [&, life = Life(alive)] {
+    switch (dice.fetch_add(1, std::memory_order_relaxed) * 2654435761u >> 28) {
+      case 0: throw 1;
+      case 1: pthread_exit(nullptr);
+      case 2:
+      case 3: return pthread_testcancel();
+      case 4: sched_yield(); return;
+      default: return;
+    }
+  };
+  root.on_start<Request>(leave);
+  root.on_finish<Request>([leave](Op<Request>& op) {
+    if (op.implicit()) leave();  // a handle cannot be left by pthread_exit
+  });
+  root.on_data<Tick>(leave);
+  swap_root(std::move(root));
+  for (int round = 0; round < rounds; ++round) {
+    std::vector<std::unique_ptr<PosixThread>> running;
+    std::atomic<int> begun{0};
+    for (int i = 0; i < threads; ++i)
+      running.push_back(std::make_unique<PosixThread>([&, i] {
+        ++begun;
+        for (int n = 0; n < 1000; ++n) {
+          made.operations.fetch_add(1);
+          Op<Request> op{{n}};
+          op.on_data<Tick>([life = Life(alive)] {});
+          Listener gone = op.on_data<Tick>([life = Life(alive)] {});
+          made.ticks.fetch_add(1);
+          op.emit(Tick{});
+          gone.remove();
+          if ((i + n) % 3 == 0) op.finish({n});
+          if ((i + n) % 5 == 0) {
+            made.operations.fetch_add(1);
+            auto shared = start<Request>(under(op), {n});
+            shared->finish();
+          }
+        }
+      }));
+    while (begun < threads) sched_yield();
+    for (int i = 0; i < threads; i += 2) running[static_cast<std::size_t>(i)]->cancel();
+    for (auto& thread : running) thread->join();
+    bystanders += static_cast<int>(std::count_if(running.begin(), running.end(), [](auto& thread) { return thread->returned(); }));
+  }
+  set_error_handler(nullptr);
+  CHECK(starts == made.operations);
+  CHECK(finishes == made.operations);
+  CHECK(ticks == made.ticks);
+  CHECK(bystanders < threads * rounds);
+  swap_root(Root{});
+  CHECK(alive == 1);  // `leave` itself
+}
+
 TEST_CASE("operations may be used in destructors of thread_local objects") {
   Counting counting;
   swap_root(std::move(counting.root));
@@ -262,34 +327,6 @@ TEST_CASE("operations may be used in destructors of thread_local objects") {
 }
 
 #if !defined(NDEBUG) && !defined(WEIR_TESTS_TSAN)  // fork and ThreadSanitizer do not mix
-
-namespace {
-struct Child {
-  int status = 0;
-  std::string text;
-};
-/// Runs `body` in a child process.
-template <class Body>
-Child in_a_child(Body body) {
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
-  const pid_t pid = fork();
-  REQUIRE(pid >= 0);
-  if (pid == 0) {
-    std::signal(SIGABRT, SIG_DFL);
-    dup2(ends[1], 2);
-    body();
-    _exit(0);
-  }
-  close(ends[1]);
-  Child child;
-  char buffer[1024];
-  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) child.text.append(buffer, static_cast<std::size_t>(n));
-  close(ends[0]);
-  waitpid(pid, &child.status, 0);
-  return child;
-}
-}  // namespace
 
 TEST_CASE("debug builds abort when an operation is destroyed before its child, naming both") {
   SECTION("a child on the stack") {
