@@ -6,6 +6,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from figure import Figure, Ratio
 from micro import run
@@ -43,7 +44,8 @@ class Header:
         # Times of one round belong together.
         added = [1000 * (a - b) for a, b in zip(self.with_it, self.without)]
         ratios = [a / b for a, b in zip(self.with_it, self.without)]
-        return Figure("build", f"#include <{self.name}>", self.role, "ms", added, limit=Ratio("its standard headers", ratios), goal=self.goal)
+        return Figure("build", f"#include <{self.name}>", self.role, "ms", added, limit=Ratio("its standard headers", ratios),
+                      difference_of=1000 * median(self.with_it), goal=self.goal)
 
 
 class Build:

@@ -8,11 +8,9 @@ def ratio_of(figure):
     """What of a figure can be compared, larger being worse, and what it is: (value, text)."""
     if figure.missing:
         return None
-    if figure.higher_is_better:  # a throughput is a ratio by itself
-        return 1 / figure.median, f"throughput {number(figure.median)} {figure.unit}"
     for ratio in [figure.limit, *figure.peers]:
         if ratio and ratio.starts:
-            return ratio.median, f"{number(ratio.median)} × {ratio.to}"
+            return 1 / ratio.median if figure.higher_is_better else ratio.median, f"{number(ratio.median)} × {ratio.to}"
     return None
 
 

@@ -26,11 +26,13 @@ class Figure:
     higher_is_better: bool = False
     limit: Ratio | None = None
     peers: list[Ratio] = field(default_factory=list)
+    difference_of: float | None = None  # of a difference: the larger of the two; the spread is a part of that
     allocations: float | None = None
     may_allocate: bool = False
     goal: float | None = None  # of the median, in `unit`
     goal_ratio: float | None = None  # to the limit
     missing: str = ""  # why there is no figure
+    fault: bool = False  # ... and it is the fault of the benchmark, not of a machine that lacks what it takes
 
     @property
     def median(self):
@@ -43,7 +45,7 @@ class Figure:
     @property
     def spread(self):
         """How far the process starts lie apart, as a part of the median."""
-        return (max(self.starts) - min(self.starts)) / abs(self.median) if self.median else 0.0
+        return (max(self.starts) - min(self.starts)) / (self.difference_of or self.median or 1)
 
     @property
     def goal_met(self):

@@ -22,13 +22,13 @@ class Program:
         for name in chosen:  # grows on the way
             chosen += [other for other in (rows[name]["limit"], rows[name]["one_thread"], *rows[name]["peers"]) if other and other not in chosen]
         self.rows = {name: row for name, row in rows.items() if name in chosen}
-        self.starts = []  # {row: {"cpu": ns, "wall": ns, "allocations": n} or {"error": text}}
+        self.starts = []  # {row: {"cpu": ns, "cpu_best": ns, "wall_best": ns, "allocations": n} or {"error": text}}
 
     def start(self, repetitions, seconds):
         """One process: every repetition of every row, in random order."""
         names = "|".join(re.escape(name).replace("\\ ", " ") for name, row in self.rows.items() if row["installed"])
         output = run([self.path, "--benchmark_format=json", "--benchmark_enable_random_interleaving=true", f"--benchmark_repetitions={repetitions}",
-                      f"--benchmark_min_time={seconds}", f"--benchmark_filter=^({names})(/real_time/threads:[0-9]+)?$"])
+                      f"--benchmark_min_time={seconds}", f"--benchmark_filter=^({names})(/.*)?$"])
         measured = {}
         for result in json.loads(output)["benchmarks"]:
             if result["run_type"] == "iteration":
@@ -39,8 +39,12 @@ class Program:
     def _start_of(results):
         if any(result.get("error_occurred") for result in results):
             return {"error": results[0].get("error_message", "it failed")}
-        middle = lambda key: median(result[key] for result in results)
-        return {"cpu": middle("cpu_time"), "wall": middle("real_time"), "allocations": max(result["allocations"] for result in results)}
+        return {
+            "cpu": median(result["cpu_time"] for result in results),
+            "cpu_best": min(result["cpu_time"] for result in results),
+            "wall_best": min(result["real_time"] for result in results),
+            "allocations": max(result["allocations"] for result in results),
+        }
 
     def figures(self):
         figures = {name: self._figure(row) for name, row in self.rows.items()}
@@ -52,19 +56,20 @@ class Program:
 
     def _figure(self, row):
         figure = Figure(self.group, row["name"], row["role"], may_allocate=row["may_allocate"], goal=row["goal_ns"] or None, goal_ratio=row["goal_ratio"] or None)
-        measured = [start.get(row["name"], {"error": "it was not run"}) for start in self.starts]
-        errors = [start["error"] for start in measured if "error" in start]
+        measured = [start.get(row["name"]) for start in self.starts]
         if not row["installed"]:
             figure.missing = "not installed"
-        elif errors:
-            figure.missing = errors[0]
+        elif None in measured:
+            figure.missing, figure.fault = "it was not run", True
+        elif errors := [start["error"] for start in measured if "error" in start]:
+            figure.missing = errors[0]  # it skipped itself
         else:
             figure.allocations = max(start["allocations"] for start in measured)
             figure.starts = [start["cpu"] for start in measured]
-        if row["threads"] > 1:  # its figure is a throughput, and that takes the time on the wall
+        if row["threads"] > 1:  # its figure is a throughput
             figure.unit, figure.higher_is_better, figure.goal = "× one thread", True, row["goal_throughput"] or None
             if not figure.missing:
-                figure.starts = [start[row["one_thread"]]["wall"] / start[row["name"]]["wall"] for start in self.starts]
+                figure.starts = [start[row["one_thread"]]["cpu_best"] / start[row["name"]]["wall_best"] for start in self.starts]
         return figure
 
 

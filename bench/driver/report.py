@@ -31,6 +31,10 @@ def amount(figure, value):
     return f"{number(value)} {figure.unit}"
 
 
+def best(figure):
+    return amount(figure, figure.best) if figure.difference_of is None else "–"
+
+
 def ratio_to(other):
     label = other.to.split(",")[0]
     return f"{number(other.median)} × {label}" if other.starts else f"{label}: not measured"
@@ -61,13 +65,13 @@ def group_tables(group, figures):
     text = f"\n## {group}\n\n" + table(
         ["", "to the limit", "to peers", "allocations", "median", "best", "spread", "goal", "met"],
         [[figure.name, f"not measured: {figure.missing}", *["–"] * 5, goal(figure), "–"] if figure.missing else
-         [figure.name, ratio_to(figure.limit) if figure.limit else "–", ", ".join(map(ratio_to, figure.peers)) or "–", allocations(figure), amount(figure, figure.median), amount(figure, figure.best),
+         [figure.name, ratio_to(figure.limit) if figure.limit else "–", ", ".join(map(ratio_to, figure.peers)) or "–", allocations(figure), amount(figure, figure.median), best(figure),
           f"{figure.spread:.0%}", goal(figure), met[figure.goal_met]] for figure in ours])
     if beside:
         text += "\nBeside them:\n\n" + table(
             ["", "is a", "allocations", "median", "best", "spread"],
             [[figure.name, figure.role, f"not measured: {figure.missing}", *["–"] * 3] if figure.missing else
-             [figure.name, figure.role, allocations(figure), amount(figure, figure.median), amount(figure, figure.best), f"{figure.spread:.0%}"]
+             [figure.name, figure.role, allocations(figure), amount(figure, figure.median), best(figure), f"{figure.spread:.0%}"]
              for figure in beside])
     return text
 
