@@ -3,13 +3,11 @@
 // "Nothing listens" means: to that type, anywhere in the process, ever (the flag is sticky). Therefore every row has operation
 // types of its own, and observers, who listen to every type, are in another program (observer_bench.cpp).
 
-#include <optional>
-
-#if defined(__linux__)
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
+
+#include <optional>
 
 #include "operation_peers.hpp"
 #include "support/bench.hpp"
@@ -134,16 +132,12 @@ void swap_root(benchmark::State& state) {
   bench::measure(state, [](std::uint64_t) { weir::swap_root(weir::Root{}); });
 }
 
-#if defined(__linux__)
 /// What replaces something that threads use without a shared write has to do at the least.
 void heavy_barrier(benchmark::State& state) {
   ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
   if (::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) return state.SkipWithError("the kernel has no membarrier");
   bench::measure(state, [](std::uint64_t) { ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0); });
 }
-#else
-constexpr void (*heavy_barrier)(benchmark::State&) = nullptr;
-#endif
 
 }  // namespace
 

@@ -120,7 +120,8 @@ def main():
         print(text)
     wrong = judge(figures)
     measured = sum(not figure.missing for figure in figures)
-    print(f"bench: {measured} of {len(figures)} rows measured; results are in {os.path.relpath(markdown_file)} and {os.path.relpath(json_file)}", file=sys.stderr)
+    files = f"{os.path.relpath(markdown_file)} and {os.path.relpath(json_file)}"
+    print(f"bench: {measured} of {len(figures)} rows measured; results are in {files}", file=sys.stderr)
     worse = 0
     if old is not None:
         wanted = [figure for figure in old if given.filter.lower() in f"{figure.group}: {figure.name}".lower()]

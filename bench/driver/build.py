@@ -22,7 +22,8 @@ class Header:
 
     def others(self):
         """The files that the header's own files include and that are not its own, as the compiler says (-H)."""
-        output = subprocess.run([*self.build.compile, "-H", "-E", "-o", os.devnull, "-x", "c++", "-"], input=f"#include <{self.name}>\n", capture_output=True, text=True, check=True)
+        command = [*self.build.compile, "-H", "-E", "-o", os.devnull, "-x", "c++", "-"]
+        output = subprocess.run(command, input=f"#include <{self.name}>\n", capture_output=True, text=True, check=True)
         found, path = [], ["own"]  # `path`: by depth, whether a file is one of the header's own
         for line in output.stderr.splitlines():
             if matched := re.match(r"(\.+) (.*)", line):

@@ -20,15 +20,22 @@ class Program:
                     raise SystemExit(f'bench: {group}: the row "{row["name"]}" is compared with "{other}", which does not exist')
         chosen = [name for name in rows if wanted(f"{group}: {name}")]
         for name in chosen:  # grows on the way
-            chosen += [other for other in (rows[name]["limit"], rows[name]["one_thread"], *rows[name]["peers"]) if other and other not in chosen]
+            others = [rows[name]["limit"], rows[name]["one_thread"], *rows[name]["peers"]]
+            chosen += [other for other in others if other and other not in chosen]
         self.rows = {name: row for name, row in rows.items() if name in chosen}
         self.starts = []  # {row: {"cpu": ns, "cpu_best": ns, "wall_best": ns, "allocations": n} or {"error": text}}
 
     def start(self, repetitions, seconds):
         """One process: every repetition of every row, in random order."""
-        names = "|".join(re.escape(name).replace("\\ ", " ") for name, row in self.rows.items() if row["installed"])
-        output = run([self.path, "--benchmark_format=json", "--benchmark_enable_random_interleaving=true", f"--benchmark_repetitions={repetitions}",
-                      f"--benchmark_min_time={seconds}", f"--benchmark_filter=^({names})(/.*)?$"])
+        names = "|".join(re.sub(r"([+.()])", r"\\\1", name) for name, row in self.rows.items() if row["installed"])
+        output = run([
+            self.path,
+            "--benchmark_format=json",
+            "--benchmark_enable_random_interleaving=true",
+            f"--benchmark_repetitions={repetitions}",
+            f"--benchmark_min_time={seconds}",
+            f"--benchmark_filter=^({names})(/.*)?$",
+        ])
         measured = {}
         for result in json.loads(output)["benchmarks"]:
             if result["run_type"] == "iteration":
@@ -55,7 +62,8 @@ class Program:
         return list(figures.values())
 
     def _figure(self, row):
-        figure = Figure(self.group, row["name"], row["role"], may_allocate=row["may_allocate"], goal=row["goal_ns"] or None, goal_ratio=row["goal_ratio"] or None)
+        figure = Figure(self.group, row["name"], row["role"], may_allocate=row["may_allocate"])
+        figure.goal, figure.goal_ratio = row["goal_ns"] or None, row["goal_ratio"] or None
         measured = [start.get(row["name"]) for start in self.starts]
         if not row["installed"]:
             figure.missing = "not installed"

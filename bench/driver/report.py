@@ -31,8 +31,9 @@ def amount(figure, value):
     return f"{number(value)} {figure.unit}"
 
 
-def best(figure):
-    return amount(figure, figure.best) if figure.difference_of is None else "–"
+def times(figure):
+    best = amount(figure, figure.best) if figure.difference_of is None else "–"
+    return [amount(figure, figure.median), best, f"{figure.spread:.0%}"]
 
 
 def ratio_to(other):
@@ -57,22 +58,29 @@ def table(header, rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def our_line(figure):
+    met = {True: "yes", False: "**no**", None: "–"}[figure.goal_met]
+    if figure.missing:
+        return [figure.name, f"not measured: {figure.missing}", *["–"] * 5, goal(figure), met]
+    limit = ratio_to(figure.limit) if figure.limit else "–"
+    peers = ", ".join(map(ratio_to, figure.peers)) or "–"
+    return [figure.name, limit, peers, allocations(figure), *times(figure), goal(figure), met]
+
+
+def their_line(figure):
+    if figure.missing:
+        return [figure.name, figure.role, f"not measured: {figure.missing}", *["–"] * 3]
+    return [figure.name, figure.role, allocations(figure), *times(figure)]
+
+
 def group_tables(group, figures):
     figures = [figure for figure in figures if figure.group == group]
-    ours = [figure for figure in figures if figure.role == "weir"]
-    beside = [figure for figure in figures if figure.role != "weir"]
-    met = {True: "yes", False: "**no**", None: "–"}
-    text = f"\n## {group}\n\n" + table(
-        ["", "to the limit", "to peers", "allocations", "median", "best", "spread", "goal", "met"],
-        [[figure.name, f"not measured: {figure.missing}", *["–"] * 5, goal(figure), "–"] if figure.missing else
-         [figure.name, ratio_to(figure.limit) if figure.limit else "–", ", ".join(map(ratio_to, figure.peers)) or "–", allocations(figure), amount(figure, figure.median), best(figure),
-          f"{figure.spread:.0%}", goal(figure), met[figure.goal_met]] for figure in ours])
-    if beside:
-        text += "\nBeside them:\n\n" + table(
-            ["", "is a", "allocations", "median", "best", "spread"],
-            [[figure.name, figure.role, f"not measured: {figure.missing}", *["–"] * 3] if figure.missing else
-             [figure.name, figure.role, allocations(figure), amount(figure, figure.median), best(figure), f"{figure.spread:.0%}"]
-             for figure in beside])
+    ours = [our_line(figure) for figure in figures if figure.role == "weir"]
+    theirs = [their_line(figure) for figure in figures if figure.role != "weir"]
+    header = ["", "to the limit", "to peers", "allocations", "median", "best", "spread", "goal", "met"]
+    text = f"\n## {group}\n\n" + table(header, ours)
+    if theirs:
+        text += "\nBeside them:\n\n" + table(["", "is a", "allocations", "median", "best", "spread"], theirs)
     return text
 
 
