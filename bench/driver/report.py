@@ -58,19 +58,23 @@ def table(header, rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def title(figure):
+    return f"`{figure.name}`" if "<" in figure.name else figure.name  # no HTML
+
+
 def our_line(figure):
     met = {True: "yes", False: "**no**", None: "–"}[figure.goal_met]
     if figure.missing:
-        return [figure.name, f"not measured: {figure.missing}", *["–"] * 5, goal(figure), met]
+        return [title(figure), f"not measured: {figure.missing}", *["–"] * 5, goal(figure), met]
     limit = ratio_to(figure.limit) if figure.limit else "–"
     peers = ", ".join(map(ratio_to, figure.peers)) or "–"
-    return [figure.name, limit, peers, allocations(figure), *times(figure), goal(figure), met]
+    return [title(figure), limit, peers, allocations(figure), *times(figure), goal(figure), met]
 
 
 def their_line(figure):
     if figure.missing:
-        return [figure.name, figure.role, f"not measured: {figure.missing}", *["–"] * 3]
-    return [figure.name, figure.role, allocations(figure), *times(figure)]
+        return [title(figure), figure.role, f"not measured: {figure.missing}", *["–"] * 3]
+    return [title(figure), figure.role, allocations(figure), *times(figure)]
 
 
 def group_tables(group, figures):
