@@ -78,10 +78,12 @@ void bare_array(benchmark::State& state) {
     chain.back().heard_by.store(&array);
   }
   measure(state, [](std::uint64_t i) {
-    for (int emission = 0; emission < emissions; ++emission)
-      for (const Node* node = hide(&chain.front()); node != nullptr; node = node->parent)
-        if (const Array* found = node->heard_by.load(std::memory_order_acquire); found != nullptr)
-          for (std::size_t k = 0; k < found->size; ++k) found->items[k]->hear(i);
+    for (int emission = 0; emission < emissions; ++emission) {
+      const Node* node = hide(&chain.front());
+      const Array* found;
+      while ((found = node->heard_by.load(std::memory_order_acquire)) == nullptr) node = node->parent;
+      for (std::size_t k = 0; k < found->size; ++k) found->items[k]->hear(i);
+    }
   });
 }
 
