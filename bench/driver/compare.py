@@ -3,6 +3,8 @@ the machines do, the ratio of two rows that ran side by side hardly does."""
 
 from report import number
 
+SMALLEST_DIFFERENCE = 30  # ms of compile time: a header that adds less than this more than before is not worse
+
 
 def ratio_of(figure):
     """What of a figure can be compared, larger being worse, and what it is: (value, text)."""
@@ -30,7 +32,8 @@ def compare(old_figures, new_figures, tolerance):
         elif ratio_of(old) and ratio_of(now):
             compared += 1
             (before, before_text), (after, after_text) = ratio_of(old), ratio_of(now)
-            if after > before * (1 + tolerance):
+            grown = now.difference_of is None or now.median - old.median > SMALLEST_DIFFERENCE
+            if after > before * (1 + tolerance) and grown:
                 problem = f"{after_text}, was {before_text}"
             elif after < before / (1 + tolerance):
                 print(f"better  {old.group}: {old.name}: {after_text}, was {before_text}")
