@@ -1,5 +1,7 @@
 // An observer at the root. It listens to every type there is, which is why it has a process of its own.
 
+#include <memory>
+
 #include "operation_peers.hpp"
 #include "support/bench.hpp"
 #include "weir/operation/operation.hpp"
