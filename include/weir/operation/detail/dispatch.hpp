@@ -17,16 +17,6 @@
 
 namespace weir::inline v0::detail {
 
-/// A listener that was removed inside a listener.
-struct Retired {
-  Lane* lane;
-  Entry* entry;
-  void (*destroy)(Entry*);
-  const Operation* node;
-  NodeList* home;
-  Retired* next;
-};
-
 struct Dispatch {
   template <class Event, Phase P>
   static constexpr EventView::Info info = EventView::info_of<Event, P>();
@@ -146,14 +136,14 @@ struct Dispatch {
     Lane* lane;
     std::atomic<Lane*>* link;
   };
-  [[gnu::always_inline]] static Place place_for(Operation& node, EventType* type) {
+  [[gnu::always_inline]] static Place place_for(Operation& node, NodeList& home, EventType* type) {
     Lane* const first = node.lanes_.load(std::memory_order_relaxed);
-    if (first == nullptr) return {Lane::make(type, Lane::first_capacity), &node.lanes_};
+    if (first == nullptr) return {Lane::make(type, node, home, Lane::first_capacity), &node.lanes_};
     Lane* const last = node.last_;
     if (last->type == type && last->count() < last->capacity) return {last, nullptr};
-    return place_among(first, last, type);
+    return place_among(first, last, node, home, type);
   }
-  [[gnu::noinline]] static Place place_among(Lane* first, Lane* last, EventType* type) {
+  [[gnu::noinline]] static Place place_among(Lane* first, Lane* last, Operation& node, NodeList& home, EventType* type) {
     Lane* mine = nullptr;
     for (Lane* lane = first; lane != nullptr; lane = lane->next.load(std::memory_order_relaxed)) {
       if (lane->type == type)
@@ -166,7 +156,7 @@ struct Dispatch {
       if (mine->count() < mine->capacity) return {mine, nullptr};
       capacity = mine->capacity < Lane::largest_capacity ? mine->capacity * 2 : Lane::largest_capacity;
     }
-    return {Lane::make(type, capacity), &last->next};
+    return {Lane::make(type, node, home, capacity), &last->next};
   }
 
   static void list(Operation& node, NodeList& home) {
@@ -200,14 +190,14 @@ struct Dispatch {
     {
       ListLock lock(home, me);
       if (node.state_.load(std::memory_order_seq_cst) != Operation::live) return handle;
-      const auto [lane, link] = place_for(node, type);
+      const auto [lane, link] = place_for(node, home, type);
       if (lane == nullptr) return handle;
       Entry* entry = new (lane->end.load(std::memory_order_relaxed)) Entry;
       made.move_to(entry);
       entry->call.store(call, std::memory_order_relaxed);
       constexpr bool trivial = Closure<Stored>::inside && std::is_trivially_destructible_v<Stored>;
       const std::uint64_t number = ++me->registrations;
-      new (&lane->stamp_of(entry)) Stamp{me, number, trivial ? nullptr : &Closure<Stored>::destroy, false};
+      new (&lane->stamp_of(entry)) Stamp{{me}, {number}, trivial ? nullptr : &Closure<Stored>::destroy, false};
       if ((node.locked_flags_ & Operation::listed) == 0) list(node, home);
       lane->end.store(entry + 1, std::memory_order_release);
       if (link != nullptr) {
@@ -237,7 +227,7 @@ struct Dispatch {
     NodeList* const home = listener.home_;
     Slot* const me = this_slot();
     if (home == nullptr || me->is_busy()) return false;
-    Retired retired{nullptr, listener.entry_, nullptr, listener.node_, home, nullptr};
+    Stamp* stamp;
     bool alone;
     {
       ListLock lock(*home, me);
@@ -253,12 +243,11 @@ struct Dispatch {
         lane = link->load(std::memory_order_relaxed);
       }
       if (lane == nullptr) return false;
-      Stamp& stamp = lane->stamp_of(listener.entry_);
-      if (stamp.by != listener.by_ || stamp.number != listener.number_ || stamp.removed) return false;
+      stamp = &lane->stamp_of(listener.entry_);
+      if (stamp->removed || stamp->by != listener.by_ || stamp->number != listener.number_) return false;
       listener.entry_->call.store(removed_listener, std::memory_order_seq_cst);  // before the look at foreign_ below
-      stamp.removed = true;
-      retired.lane = lane;
-      retired.destroy = std::exchange(stamp.destroy, nullptr);
+      stamp->removed = true;
+      stamp->lane = lane;
       ++lane->pins;
       if (++lane->removed == lane->count()) {  // nothing left in it
         link->store(lane->next.load(std::memory_order_relaxed), std::memory_order_seq_cst);
@@ -269,40 +258,33 @@ struct Dispatch {
       alone = node->owner_ == me && node->foreign_.load(std::memory_order_seq_cst) == 0;
     }
     if (me->depth() != 0) {
-      retire(me, retired);
+      stamp->next = std::exchange(me->retired, stamp);
     } else {
       if (!alone) {
         heavy_barrier();
         wait_until_left(me, listener.node_);
       }
-      finish_removal(me, retired);
+      finish_removal(me, stamp);
     }
     return true;
   }
 
-  static void finish_removal(Slot* me, const Retired& retired) {
-    if (retired.destroy != nullptr) retired.destroy(retired.entry);
-    unpin(retired.lane, *retired.home, me);
-  }
-
-  static void retire(Slot* me, const Retired& retired) {
-    auto* later = new (std::nothrow) Retired(retired);
-    if (later == nullptr) return;  // without memory the closure is never destroyed
-    later->next = std::exchange(me->retired, later);
+  static void finish_removal(Slot* me, Stamp* stamp) {
+    Lane* const lane = stamp->lane;
+    if (stamp->destroy != nullptr) stamp->destroy(lane->entry_of(stamp));
+    unpin(lane, me);
   }
 
   /// Destroys what was removed inside listeners, except where somebody still runs listeners of that node.
   [[gnu::noinline, gnu::cold]] static void finish_retired(Slot* me) {
     if (me->depth() != 0) return;
     heavy_barrier();
-    for (Retired* list = std::exchange(me->retired, nullptr); list != nullptr;) {
-      Retired* retired = std::exchange(list, list->next);
-      if (nobody_runs(retired->node)) {
-        finish_removal(me, *retired);
-        delete retired;
-      } else {
-        retired->next = std::exchange(me->retired, retired);
-      }
+    for (Stamp* list = std::exchange(me->retired, nullptr); list != nullptr;) {
+      Stamp* const stamp = std::exchange(list, list->next);
+      if (nobody_runs(stamp->lane->node))
+        finish_removal(me, stamp);
+      else
+        stamp->next = std::exchange(me->retired, stamp);
     }
   }
 
@@ -379,9 +361,8 @@ struct Dispatch {
     node.parent_ = parent;
     if (parent == nullptr) return 0;
     if (parent->owner_ == every_thread) {
-      if (pin_root(me, static_cast<RootNode*>(parent))) return Operation::counted;
-      node.parent_ = nullptr;
-      return 0;
+      node.parent_ = pin_root(me, static_cast<RootNode*>(parent));
+      return Operation::counted;
     }
     if (parent->owner_ == no_thread) {
       parent->references_.fetch_add(1, std::memory_order_relaxed);
@@ -446,9 +427,23 @@ struct Dispatch {
   [[noreturn, gnu::noinline, gnu::cold]] static inline void abort_outlived(const Operation& node);
 };
 
+inline RootNode::RootNode(void* memory_for_a_lane) : Operation(every_thread, &root_info) {
+  parent_ = nullptr;
+  own_ = 0;
+  home_ = &inert_slot.shared;
+  state_.store(done, std::memory_order_relaxed);
+  lanes_.store(new (memory_for_a_lane) Lane(&unresolved, *this, *home_, 0), std::memory_order_relaxed);
+}
+
 inline RootNode::~RootNode() {
   Slot* const me = this_slot();
-  destroy_lanes(Dispatch::detach(*this, me), *home_, me);
+  destroy_lanes(Dispatch::detach(*this, me), me);
+}
+
+/// It has a lane that nobody listens in, so that what is emitted below it is counted as refused. Requires: the mutex.
+inline RootNode* make_deaf_root() {
+  void* const memory = permanent(sizeof(RootNode) + sizeof(Lane));
+  return memory != nullptr ? new (memory) RootNode(static_cast<char*>(memory) + sizeof(RootNode)) : nullptr;
 }
 
 inline void end_slot(void* pointer) {

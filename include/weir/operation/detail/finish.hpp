@@ -29,10 +29,10 @@ void Dispatch::drop(Operation& node, Slot* me) {
   if (lanes != nullptr && !me->is_inert()) {
     const Dropping dropping{&node, me->dropping};
     me->dropping = &dropping;
-    destroy_lanes(lanes, home, me);
+    destroy_lanes(lanes, me);
     me->dropping = dropping.outer;
   } else {
-    destroy_lanes(lanes, home, me);
+    destroy_lanes(lanes, me);
   }
   if (foreign) {
     ListLock lock(home, me);
@@ -112,10 +112,10 @@ void Dispatch::end_slow(Operation& node) {
   // A finish by another thread must be over, so that the node may go. (In one of its own finish listeners: nothing to wait for.)
   if (!me->runs(&node)) await_finish(node, me);
   if (node.lanes_.load(std::memory_order_relaxed) != nullptr)  // registered while it finished
-    destroy_lanes(detach(node, me), home_of(node), me);
+    destroy_lanes(detach(node, me), me);
   if ((node.locked_flags_ & Operation::has_zombies) != 0) {
     if (me->depth() == 0) wait_until_left(me, &node);
-    destroy_lanes(node.zombies_, home_of(node), me);
+    destroy_lanes(node.zombies_, me);
   }
   if ((node.own_ & Operation::has_attachments) != 0)
     for (Attachment* a = node.attachments_; a != nullptr;) delete std::exchange(a, a->next_);

@@ -21,10 +21,16 @@ struct Entry {
 
 inline void removed_listener(Entry*, Operation*, void*) {}
 
-/// What is rarely needed of a listener. (by, number) identifies it for ever.
+/// What is rarely needed of a listener.
 struct Stamp {
-  const Slot* by;
-  std::uint64_t number;     // which registration of that thread
+  union {
+    const Slot* by;  // who registered it; with `number` that identifies it for ever
+    Stamp* next;     // once it is removed: in its remover's list (Slot::retired)
+  };
+  union {
+    std::uint64_t number;  // which registration of that thread
+    Lane* lane;            // once it is removed
+  };
   void (*destroy)(Entry*);  // the closure; null: trivial, or already destroyed
   bool removed;
 };
@@ -32,11 +38,13 @@ struct Stamp {
 struct Lane {
   static constexpr std::uint32_t first_capacity = 4, largest_capacity = 64;
 
-  EventType* type;
+  EventType* const type;
+  const Operation* const node;
+  NodeList* const home;  // whose lock guards what below is not atomic
   std::atomic<Lane*> next{nullptr};
   std::atomic<Entry*> end;  // of the entries in use: at least one once the lane is linked
   std::uint32_t capacity;
-  std::uint32_t removed = 0;         // guarded by the home slot's lock, as what follows
+  std::uint32_t removed = 0;
   std::uint32_t pins = 0;            // removals at work on an entry: the lane must outlive them
   bool orphaned = false;             // its node let go of it; the last pin frees it
   std::atomic<bool> suspect{false};  // a listener of this lane has thrown
@@ -44,30 +52,30 @@ struct Lane {
   Entry* entries() { return reinterpret_cast<Entry*>(this + 1); }
   Stamp* stamps() { return reinterpret_cast<Stamp*>(entries() + capacity); }
   Stamp& stamp_of(const Entry* entry) { return stamps()[entry - entries()]; }
+  Entry* entry_of(const Stamp* stamp) { return entries() + (stamp - stamps()); }
   std::uint32_t count() { return static_cast<std::uint32_t>(end.load(std::memory_order_relaxed) - entries()); }
   bool holds(const Entry* entry) { return entry >= entries() && entry < end.load(std::memory_order_relaxed); }
 
-  static Lane* make(EventType* type, std::uint32_t capacity) noexcept {
+  static Lane* make(EventType* type, const Operation& node, NodeList& home, std::uint32_t capacity) noexcept {
     void* memory = ::operator new(sizeof(Lane) + capacity * (sizeof(Entry) + sizeof(Stamp)), std::nothrow);
-    return memory != nullptr ? new (memory) Lane{type, capacity} : nullptr;
+    return memory != nullptr ? new (memory) Lane(type, node, home, capacity) : nullptr;
   }
   void free() {
     this->~Lane();
     ::operator delete(this);
   }
 
- private:
-  Lane(EventType* t, std::uint32_t c) : type(t), end(entries()), capacity(c) {}
+  Lane(EventType* t, const Operation& n, NodeList& h, std::uint32_t c) : type(t), node(&n), home(&h), end(entries()), capacity(c) {}
 };
 static_assert(sizeof(Lane) % alignof(Entry) == 0);
 
 void forget_suspects(Lane* lane);
 
 /// A removal is done with a lane; the last one frees it if its node has let go of it.
-[[gnu::noinline]] inline void unpin(Lane* lane, NodeList& home, Slot* me) {
+[[gnu::noinline]] inline void unpin(Lane* lane, Slot* me) {
   bool last;
   {
-    ListLock lock(home, me);
+    ListLock lock(*lane->home, me);
     last = --lane->pins == 0 && lane->orphaned;
   }
   if (!last) return;
@@ -76,13 +84,13 @@ void forget_suspects(Lane* lane);
 }
 
 /// Destroys the closures of a detached chain nobody reads any more, then its lanes.
-[[gnu::noinline]] inline void destroy_lanes(Lane* lane, NodeList& home, Slot* me) {
+[[gnu::noinline]] inline void destroy_lanes(Lane* lane, Slot* me) {
   while (lane != nullptr) {
     Lane* next = lane->next.load(std::memory_order_relaxed);
     for (Entry *entry = lane->entries(), *end = lane->end.load(std::memory_order_acquire); entry != end; ++entry)
-      if (auto* destroy = std::exchange(lane->stamp_of(entry).destroy, nullptr)) destroy(entry);
+      if (const Stamp& stamp = lane->stamp_of(entry); !stamp.removed && stamp.destroy != nullptr) stamp.destroy(entry);
     if (lane->orphaned) {
-      unpin(lane, home, me);
+      unpin(lane, me);
     } else {
       if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
       lane->free();

@@ -432,6 +432,8 @@ inline Root swap_root(Root root) {
     detail::process_state.generation.fetch_add(1, std::memory_order_seq_cst);
   }
   detail::heavy_barrier();
+  if (detail::process_state.missed_root.load(std::memory_order_relaxed)) [[unlikely]]
+    detail::free_missed_roots();
   return Root(previous);
 }
 

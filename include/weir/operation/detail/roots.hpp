@@ -29,6 +29,7 @@ struct RootNode : Operation {
     own_ = 0;
     home_ = &maker->shared;
   }
+  explicit RootNode(void* memory_for_a_lane);  // the deaf one
   ~RootNode();
 
   // Guarded by the process mutex.
@@ -88,7 +89,7 @@ inline RootNode* hand_over_locked(Slot* slot) {
     if (process_state.generation.load(std::memory_order_seq_cst) == me->adopted) return me->root;
   }
   bump(me->gone);
-  if (me->is_busy()) return nullptr;
+  if (me->is_busy()) return process_state.deaf;
   RootNode* previous;
   RootNode* root;
   {
@@ -134,7 +135,7 @@ inline RootNode* hand_over_locked(Slot* slot) {
     me->gone.fetch_add(0, std::memory_order_seq_cst);
     if (process_state.generation.load(std::memory_order_seq_cst) == me->adopted) return;
   }
-  if (me->is_busy()) return;  // this thread's next operation hands its count over
+  if (me->is_busy()) return process_state.missed_root.store(true, std::memory_order_relaxed);
   release_root_slow(me, me->root_id.load(std::memory_order_relaxed), 0);
 }
 
@@ -148,7 +149,7 @@ inline RootNode* hand_over_locked(Slot* slot) {
 
 /// Ends a use of `root`, wherever it was counted. There may have been none to count.
 [[gnu::noinline]] inline void release_root(Slot* me, Operation* root) {
-  if (root == nullptr) return;
+  if (root == nullptr || root == process_state.deaf) return;
   const std::uint64_t id = static_cast<RootNode*>(root)->id;
   if (me->root_id.load(std::memory_order_relaxed) == id)
     release_own_root(me);
@@ -165,12 +166,27 @@ inline RootNode* hand_over_locked(Slot* slot) {
     release_root(me, root);
 }
 
-/// Counts one use of a root that the caller knows to be alive, installed or not; false in a signal handler at a bad moment.
-[[gnu::noinline]] inline bool pin_root(Slot* me, RootNode* root) {
-  if (me->is_busy()) return false;
+/// Counts one use of a root that the caller knows to be alive, installed or not. Returns what to use instead in a signal
+/// handler at a bad moment.
+[[gnu::noinline]] inline RootNode* pin_root(Slot* me, RootNode* root) {
+  if (me->is_busy()) return process_state.deaf;
   ProcessLock lock(me);
   ++root->merged;
-  return true;
+  return root;
+}
+
+/// Frees the roots whose last use nobody saw go.
+[[gnu::noinline, gnu::cold]] inline void free_missed_roots() {
+  process_state.missed_root.store(false, std::memory_order_relaxed);
+  RootNode* unused = nullptr;
+  {
+    ProcessLock lock;
+    for (RootNode *root = process_state.roots, *next; root != nullptr; root = next) {
+      next = root->next;
+      if (retire_root_locked(root)) root->next = std::exchange(unused, root);
+    }
+  }
+  while (unused != nullptr) delete std::exchange(unused, unused->next);
 }
 
 /// Destructor of the pthread key: the thread is over.

@@ -25,7 +25,7 @@ struct Lane;
 struct RootNode;
 struct ErrorHandler;
 struct Suspect;
-struct Retired;
+struct Stamp;
 struct Dropping;
 struct Slot;
 
@@ -78,7 +78,7 @@ struct alignas(128) Slot {
   SpareBlock* spare_blocks = nullptr;     // for attachments
   unsigned spare_count = 0;
   bool forking = false;                // this thread holds all locks
-  Retired* retired = nullptr;          // listeners removed inside listeners, to be destroyed when nobody runs them
+  Stamp* retired = nullptr;            // listeners removed inside listeners, to be destroyed when nobody runs them
   const Dropping* dropping = nullptr;  // finishes of this thread that are destroying listeners, innermost first
 
   alignas(64) NodeList own{this};
@@ -104,9 +104,11 @@ struct alignas(128) Slot {
 struct ProcessState {
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   EventType* types = nullptr;  // guarded by mutex, as all that is not atomic
-  bool observing = false;
+  std::atomic<bool> observing{false};
   RootNode* roots = nullptr;
   RootNode* installed = nullptr;
+  RootNode* deaf = nullptr;              // the parent of operations that cannot have a root: signal handlers at a bad moment
+  std::atomic<bool> missed_root{false};  // the last use of a root ended where nothing could be locked
   std::uint64_t last_root_id = 0;
   ErrorHandler* error_handler = nullptr;
   Suspect* suspects = nullptr;
@@ -284,6 +286,7 @@ inline void* permanent(std::size_t size) {
 inline constinit Slot inert_slot{Slot::inert};
 
 void end_slot(void* slot);
+RootNode* make_deaf_root();
 void prepare_fork();
 void parent_forked();
 void child_forked();
@@ -295,6 +298,7 @@ inline void start_process_locked() {
   process.has_membarrier = register_membarrier();
   // A key's destructor runs after those of all thread_local objects, which may still use operations.
   process.has_key = pthread_key_create(&process.thread_end, end_slot) == 0;
+  process.deaf = make_deaf_root();
   pthread_atfork(prepare_fork, parent_forked, child_forked);
 }
 
@@ -366,7 +370,7 @@ inline bool nobody_runs(const Operation* node) {
     type->phase = phase;
     type->by_address = by_address;
     type->name = {text + sizeof(EventType), name.size()};
-    type->listened.store(process_state.observing, std::memory_order_relaxed);
+    type->listened.store(process_state.observing.load(std::memory_order_relaxed), std::memory_order_relaxed);
     type->next = process_state.types;
     process_state.types = type;
   }
@@ -387,14 +391,18 @@ template <class T, Phase P, class Emit>
   if (!type->listened.load(std::memory_order_relaxed)) return;
   if (type == &unresolved) [[unlikely]] {
     type = event_type<T, P>();
-    if (type == &unresolved || !type->listened.load(std::memory_order_relaxed)) return;
+    if (type == &unresolved) {
+      if (process_state.observing.load(std::memory_order_relaxed)) this_slot()->refuse();
+      return;
+    }
+    if (!type->listened.load(std::memory_order_relaxed)) return;
   }
   emit(type);
 }
 
 inline void listen_to_everything() {
   ProcessLock lock;
-  process_state.observing = true;
+  process_state.observing.store(true, std::memory_order_relaxed);
   for (EventType* t = process_state.types; t != nullptr; t = t->next) t->listened.store(true, std::memory_order_relaxed);
 }
 
