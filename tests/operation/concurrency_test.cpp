@@ -375,6 +375,41 @@ TEST_CASE("finish() outside listeners waits for a listener that is in progress o
   emitter.join();
 }
 
+TEST_CASE("remove() outside listeners waits for a listener that is in progress on another thread; inside it does not") {
+  std::atomic<bool> inside{false}, go{false}, left{false};
+  std::atomic<int> alive{0};
+  Op<Request> op{{}};
+  Listener listener = op.on_data<Tick>([&, life = Life(alive)] {
+    inside = true;
+    await(go);
+    left = true;
+  });
+  std::thread emitter([&] { op.emit(Tick{}); });
+  await(inside);
+  SECTION("outside") {
+    std::thread releaser([&] {
+      for (int i = 0; i < 1000; ++i) sched_yield();
+      go = true;
+    });
+    CHECK(listener.remove());
+    CHECK(left);
+    CHECK(alive == 0);
+    releaser.join();
+  }
+  SECTION("inside") {
+    op.on_data<int>([&] { CHECK(listener.remove()); });
+    op.emit(1);
+    CHECK_FALSE(left);
+    CHECK(alive == 1);  // its closure lives until it has returned
+    go = true;
+  }
+  emitter.join();
+  CHECK(left);
+  op.on_data<long>([] {});
+  op.emit(1L);  // what was removed inside a listener is destroyed when the next event of its thread is over
+  CHECK(alive == 0);
+}
+
 TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed") {
   enum class Node { root, own, foreign, shared };
   const Node node = GENERATE(Node::root, Node::own, Node::foreign, Node::shared);

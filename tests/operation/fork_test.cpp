@@ -537,7 +537,10 @@ TEST_CASE("a thousand forks while threads register, remove, emit, finish and swa
   threads.push_back(again_and_again([&] {
     Handle<Query> shared = start<Query>(under(hub), {});
     shared->on_finish<Query>([life = Life(living)] {});
-    std::thread([shared] { shared->finish(); }).join();
+    if (sanitized)
+      shared->finish();
+    else  // (AddressSanitizer's own locks do not survive a fork while a thread starts)
+      std::thread([shared] { shared->finish(); }).join();
     ++made;
   }));
   int forks = 0;
@@ -546,7 +549,7 @@ TEST_CASE("a thousand forks while threads register, remove, emit, finish and swa
     const Child child = in_a_child(
         [&] {
           int failed = use_operations();
-          if (failed == 0 && forks % 20 == 0) failed = use_operations_on_threads();
+          if (failed == 0 && !sanitized && forks % 20 == 0) failed = use_operations_on_threads();
           if (failed == 0 && forks % 2 == 0) failed = finish_and_emit(*hub);
           swap_root(Root{});
           return failed;

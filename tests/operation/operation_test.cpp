@@ -174,7 +174,7 @@ TEST_CASE("recursion counts: five nested operations of a type call a root listen
 
 // ---- 4, 5
 
-TEST_CASE("finishing disables an operation: registering, emitting and finishing again are no-ops") {
+TEST_CASE("finishing disables an operation and drops its listeners: registering, emitting, finishing again are no-ops") {
   int finishes = 0, heard = 0;
   Root root;
   root.on_finish<Request>([&](const Request::Result& result) { finishes += result.status; });
@@ -403,7 +403,7 @@ TEST_CASE("find returns the nearest operation of a type from an operation to the
   CHECK(query.find<Never>() == nullptr);
 }
 
-TEST_CASE("leaving a scope without finish finishes with Result{}") {
+TEST_CASE("leaving a scope without finish: the operation finishes with Result{}") {
   int finishes = 0, status = -1;
   Root root;
   root.on_finish<Request>([&](const Request::Result& result) { ++finishes, status = result.status; });
@@ -576,7 +576,7 @@ TEST_CASE("without an installed root an operation has no parent and nobody hears
   op.finish();
 }
 
-TEST_CASE("emission nests 16 deep on one thread; the 17th is refused and counted; operations nest without limit") {
+TEST_CASE("events nest to a depth of 16 per thread, the 17th is refused and counted; operations nest without limit") {
   int deepest = 0;
   Op<Request> op{{}};
   op.on_data<Tick>([&](const Tick& tick) {
