@@ -45,6 +45,8 @@ struct OperationInfo;
 struct Dispatch;
 template <class T>
 constexpr OperationInfo make_operation_info();
+template <class T>
+void destroy_shared(Operation* operation);
 }  // namespace detail
 
 /// A node of the tree without its type. Thread-safety: shared: safe, as long as it lives.
@@ -223,7 +225,11 @@ class Op : public Operation {
   friend constexpr detail::OperationInfo detail::make_operation_info();
   template <OperationType U>
   friend Handle<U> start(Under parent, const typename U::Args& args, U state);
+  template <class U>
+  friend void detail::destroy_shared(Operation* operation);
   struct SharedTag {};
+  static void* allocate(detail::Slot* me) noexcept;
+  static void deallocate(void* memory) noexcept;
   Op(SharedTag, Under parent, T state, detail::Slot* me) noexcept;
   void begin_in_thread(const Args& args);
   void begin_under(Under parent, const Args& args);

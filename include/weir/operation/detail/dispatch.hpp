@@ -435,6 +435,11 @@ inline RootNode::RootNode(void* memory_for_a_lane) : Operation(every_thread, &ro
   lanes_.store(new (memory_for_a_lane) Lane(&unresolved, *this, *home_, 0), std::memory_order_relaxed);
 }
 
+inline void RetiredRoots::delete_root(RootNode* root) {
+  root->~RootNode();
+  deallocate(this_slot(), root);
+}
+
 inline RootNode::~RootNode() {
   Slot* const me = this_slot();
   destroy_lanes(Dispatch::detach(*this, me), me);
@@ -452,13 +457,11 @@ inline void end_slot(void* pointer) {
     Dispatch::finish_retired(slot);
     if (slot->retired != nullptr) sched_yield();
   }
-  RootNode* unused;
   {
+    RetiredRoots retired;
     ProcessLock lock(slot);
-    unused = hand_over_locked(slot);
-    if (unused != nullptr && !retire_root_locked(unused)) unused = nullptr;
+    for (RootUse& use : slot->uses) retired.offer(hand_over(use));
   }
-  delete unused;
   while (slot->spare_blocks != nullptr) ::operator delete(std::exchange(slot->spare_blocks, slot->spare_blocks->next));
   slot->spare_count = 0;
   thread_slot = nullptr;

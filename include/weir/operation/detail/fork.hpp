@@ -58,7 +58,7 @@ inline void child_forked() {
     s->own.first = nullptr;
     s->current = nullptr;
     s->dropping = nullptr;
-    hand_over_locked(s);
+    for (RootUse& use : s->uses) hand_over(use);
     s->used.store(false, std::memory_order_release);
   }
   parent_forked();

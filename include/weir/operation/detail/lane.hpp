@@ -60,9 +60,9 @@ struct Lane {
     void* memory = ::operator new(sizeof(Lane) + capacity * (sizeof(Entry) + sizeof(Stamp)), std::nothrow);
     return memory != nullptr ? new (memory) Lane(type, node, home, capacity) : nullptr;
   }
-  void free() {
+  void free(Slot* me) {
     this->~Lane();
-    ::operator delete(this);
+    deallocate(me, this);
   }
 
   Lane(EventType* t, const Operation& n, NodeList& h, std::uint32_t c) : type(t), node(&n), home(&h), end(entries()), capacity(c) {}
@@ -80,7 +80,7 @@ void forget_suspects(Lane* lane);
   }
   if (!last) return;
   if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
-  lane->free();
+  lane->free(me);
 }
 
 /// Destroys the closures of a detached chain nobody reads any more, then its lanes.
@@ -93,7 +93,7 @@ void forget_suspects(Lane* lane);
       unpin(lane, me);
     } else {
       if (lane->suspect.load(std::memory_order_relaxed)) forget_suspects(lane);
-      lane->free();
+      lane->free(me);
     }
     lane = next;
   }

@@ -41,7 +41,9 @@ constexpr SpanKind operation_kind() {
 
 template <class T>
 void destroy_shared(Operation* operation) {
-  delete static_cast<Op<T>*>(operation);
+  auto* const op = static_cast<Op<T>*>(operation);
+  op->~Op();
+  Op<T>::deallocate(op);
 }
 
 template <class T>
@@ -265,6 +267,23 @@ inline Op<T>::Op(SharedTag, Under under, T state, detail::Slot* me) noexcept
 }
 
 template <class T>
+void* Op<T>::allocate(detail::Slot* me) noexcept {
+  detail::Busy busy(me);
+  if constexpr (alignof(Op) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
+    return ::operator new (sizeof(Op), std::align_val_t{alignof(Op)}, std::nothrow);
+  else
+    return ::operator new(sizeof(Op), std::nothrow);
+}
+template <class T>
+void Op<T>::deallocate(void* memory) noexcept {
+  detail::Busy busy(detail::this_slot());
+  if constexpr (alignof(Op) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
+    ::operator delete (memory, std::align_val_t{alignof(Op)});
+  else
+    ::operator delete(memory);
+}
+
+template <class T>
 [[gnu::always_inline]] inline void Op<T>::begin(const Args& args, detail::Slot* me) {
   uncaught_ = me->exceptions->uncaught;
   detail::if_listened<T, detail::Phase::start>([&](detail::EventType * type) __attribute__((always_inline)) {
@@ -364,9 +383,11 @@ template <OperationType T>
 Handle<T> start(Under parent, const typename T::Args& args, T state) {
   detail::Slot* const me = detail::this_slot();
   if (me->is_inert()) return {};
-  auto* op = new (std::nothrow) Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state), me);
+  void* const memory = Op<T>::allocate(me);
+  if (memory == nullptr) return {};
+  auto* const op = new (memory) Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state), me);
   Handle<T> handle(op);
-  if (op != nullptr) op->begin(args, me);
+  op->begin(args, me);
   return handle;
 }
 template <OperationType T>
@@ -394,13 +415,10 @@ inline OperationScope::~OperationScope() {
 inline Root::Root() : node_(detail::make_root()) {}
 inline Root::~Root() {
   if (node_ == nullptr) return;
-  bool unused;
-  {
-    detail::ProcessLock lock;
-    --node_->handles;
-    unused = detail::retire_root_locked(node_);
-  }
-  if (unused) delete node_;
+  detail::RetiredRoots retired;
+  detail::ProcessLock lock;
+  --node_->handles;
+  retired.offer(node_);
 }
 
 template <OperationType T, class F>

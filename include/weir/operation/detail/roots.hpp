@@ -43,8 +43,9 @@ struct RootNode : Operation {
 inline RootNode* make_root() {
   Slot* const me = this_slot();
   if (me->is_busy()) return nullptr;
-  auto* root = new (std::nothrow) RootNode(me);
-  if (root == nullptr) return nullptr;
+  void* const memory = allocate(me, sizeof(RootNode));
+  if (memory == nullptr) return nullptr;
+  auto* const root = new (memory) RootNode(me);
   ProcessLock lock(me);
   root->id = ++process_state.last_root_id;
   root->next = std::exchange(process_state.roots, root);
@@ -62,7 +63,8 @@ inline bool retire_root_locked(RootNode* root) {
   if (root == process_state.installed || root->handles != 0) return false;
   std::int64_t users = root->merged;
   for (const Slot* s = process_state.slots.load(std::memory_order_acquire); s != nullptr; s = s->next)
-    if (s->root_id.load(std::memory_order_acquire) == root->id) users += s->users();
+    for (const RootUse& use : s->uses)
+      if (use.root_id.load(std::memory_order_acquire) == root->id) users += use.users();
   if (users != 0) return false;
   RootNode** link = &process_state.roots;
   while (*link != root) link = &(*link)->next;
@@ -70,98 +72,115 @@ inline bool retire_root_locked(RootNode* root) {
   return true;
 }
 
-/// Hands this slot's count over to its root, and returns that.
-inline RootNode* hand_over_locked(Slot* slot) {
-  RootNode* root = find_root(slot->root_id.load(std::memory_order_relaxed));
-  if (root != nullptr) root->merged += slot->users();
-  slot->root_id.store(0, std::memory_order_release);
-  slot->made.store(0, std::memory_order_release);
-  slot->gone.store(0, std::memory_order_release);
-  slot->root = nullptr;
-  slot->generation = slot->adopted = 0;
+/// Roots that were retired, to be deleted outside the mutex.
+class RetiredRoots {
+ public:
+  RetiredRoots() = default;
+  ~RetiredRoots() {
+    while (first_ != nullptr) delete_root(std::exchange(first_, first_->next));
+  }
+  RetiredRoots(const RetiredRoots&) = delete;
+  RetiredRoots& operator=(const RetiredRoots&) = delete;
+
+  /// Retires the root if nothing needs it any more. Requires: the mutex.
+  void offer(RootNode* root) {
+    if (root != nullptr && retire_root_locked(root)) root->next = std::exchange(first_, root);
+  }
+
+ private:
+  static inline void delete_root(RootNode* root);
+  RootNode* first_ = nullptr;
+};
+
+/// Leaves what `use` counts to its root. Requires: the mutex.
+inline RootNode* hand_over(RootUse& use) {
+  RootNode* root = find_root(use.root_id.load(std::memory_order_relaxed));
+  if (root != nullptr) root->merged += use.users();
+  use.root_id.store(0, std::memory_order_release);
+  use.made.store(0, std::memory_order_release);
+  use.gone.store(0, std::memory_order_release);
+  use.root = nullptr;
+  use.generation = use.adopted = 0;
   return root;
 }
 
-/// The generation moved: adopts the installed root, counting one use of it. `made` has already counted one.
-[[gnu::noinline, gnu::cold]] inline RootNode* refresh_root(Slot* me) {
+/// The generation moved since `use`, on which one use was just counted: adopts the installed root, and counts it there.
+[[gnu::noinline, gnu::cold]] inline RootNode* refresh_root(Slot* me, RootUse* use) {
   if (me->has_fences()) {  // the short way is never taken: look again, behind a full barrier
-    me->made.fetch_add(0, std::memory_order_seq_cst);
-    if (process_state.generation.load(std::memory_order_seq_cst) == me->adopted) return me->root;
+    use->made.fetch_add(0, std::memory_order_seq_cst);
+    if (process_state.generation.load(std::memory_order_seq_cst) == use->adopted) return use->root;
   }
-  bump(me->gone);
+  bump(use->gone);
   if (me->is_busy()) return process_state.deaf;
-  RootNode* previous;
-  RootNode* root;
-  {
-    ProcessLock lock(me);
-    previous = hand_over_locked(me);
-    if (previous != nullptr && !retire_root_locked(previous)) previous = nullptr;
-    root = process_state.installed;
-    me->adopted = process_state.generation.load(std::memory_order_relaxed);
-    me->generation = me->has_fences() ? 0 : me->adopted;
-    me->root = root;
-    me->made.store(root != nullptr ? 1 : 0, std::memory_order_release);
-    me->root_id.store(root != nullptr ? root->id : 0, std::memory_order_release);
+  RetiredRoots retired;
+  ProcessLock lock(me);
+  retired.offer(find_root(use->root_id.load(std::memory_order_relaxed)));
+  const std::uint64_t generation = process_state.generation.load(std::memory_order_relaxed);
+  if (me->use->adopted != generation) {  // else a signal handler has been here
+    use = me->use == std::end(me->uses) - 1 ? me->uses : me->use + 1;
+    retired.offer(hand_over(*use));
+    use->root = process_state.installed;
+    use->root_id.store(use->root != nullptr ? use->root->id : 0, std::memory_order_release);
+    use->adopted = generation;
+    use->generation = me->has_fences() ? 0 : generation;
+    me->use = use;
   }
-  delete previous;
-  return root;
+  bump(me->use->made);
+  return me->use->root;
 }
 
 /// Counts one use of the installed root, if there is one. Requires: the thread's own slot.
 [[gnu::always_inline]] inline RootNode* acquire_root(Slot* me) {
-  bump(me->made);
+  RootUse* const use = me->use;
+  bump(use->made);
   compiler_barrier();  // count first, then look: swap_root's heavy barrier stands between for everybody else
-  if (process_state.generation.load(std::memory_order_seq_cst) == me->generation) [[likely]]
-    return me->root;
-  return refresh_root(me);
+  if (process_state.generation.load(std::memory_order_seq_cst) == use->generation) [[likely]]
+    return use->root;
+  return refresh_root(me, use);
 }
 
 /// One use less of the root with this id, if it still exists: by `uncounted` beyond what the slots count.
 [[gnu::noinline, gnu::cold]] inline void release_root_slow(Slot* me, std::uint64_t id, int uncounted) {
-  RootNode* root;
-  {
-    ProcessLock lock(me);
-    root = find_root(id);
-    if (root == nullptr) return;  // somebody else saw the last use go
-    root->merged -= uncounted;
-    if (!retire_root_locked(root)) root = nullptr;
-  }
-  delete root;
+  RetiredRoots retired;
+  ProcessLock lock(me);
+  RootNode* const root = find_root(id);  // nullptr: somebody else saw the last use go
+  if (root != nullptr) root->merged -= uncounted;
+  retired.offer(root);
 }
 
-/// The generation moved since this thread adopted the root of which it has just counted one use less.
-[[gnu::noinline, gnu::cold]] inline void release_root_swapped(Slot* me) {
+/// The generation moved since `use`, on which one use less was just counted.
+[[gnu::noinline, gnu::cold]] inline void release_root_swapped(Slot* me, RootUse* use) {
   if (me->has_fences()) {
-    me->gone.fetch_add(0, std::memory_order_seq_cst);
-    if (process_state.generation.load(std::memory_order_seq_cst) == me->adopted) return;
+    use->gone.fetch_add(0, std::memory_order_seq_cst);
+    if (process_state.generation.load(std::memory_order_seq_cst) == use->adopted) return;
   }
   if (me->is_busy()) return process_state.missed_root.store(true, std::memory_order_relaxed);
-  release_root_slow(me, me->root_id.load(std::memory_order_relaxed), 0);
+  release_root_slow(me, use->root_id.load(std::memory_order_relaxed), 0);
 }
 
-[[gnu::always_inline]] inline void release_own_root(Slot* me) {
-  const std::uint64_t generation = me->generation;
-  bump(me->gone);
+[[gnu::always_inline]] inline void release_use(Slot* me, RootUse* use) {
+  const std::uint64_t generation = use->generation;
+  bump(use->gone);
   compiler_barrier();
   if (process_state.generation.load(std::memory_order_seq_cst) != generation) [[unlikely]]
-    release_root_swapped(me);
+    release_root_swapped(me, use);
 }
 
 /// Ends a use of `root`, wherever it was counted. There may have been none to count.
 [[gnu::noinline]] inline void release_root(Slot* me, Operation* root) {
   if (root == nullptr || root == process_state.deaf) return;
   const std::uint64_t id = static_cast<RootNode*>(root)->id;
-  if (me->root_id.load(std::memory_order_relaxed) == id)
-    release_own_root(me);
-  else
-    release_root_slow(me, id, 1);
+  for (RootUse& use : me->uses)
+    if (use.root_id.load(std::memory_order_relaxed) == id) return release_use(me, &use);
+  release_root_slow(me, id, 1);
 }
 
 /// Ends a use that a stack operation of this thread counted with acquire_root. Until then `root` is alive, so that its
 /// address tells it from all others.
 [[gnu::always_inline]] inline void release_acquired_root(Slot* me, Operation* root) {
-  if (static_cast<Operation*>(me->root) == root) [[likely]]
-    release_own_root(me);
+  RootUse* const use = me->use;
+  if (static_cast<Operation*>(use->root) == root) [[likely]]
+    release_use(me, use);
   else
     release_root(me, root);
 }
@@ -178,15 +197,12 @@ inline RootNode* hand_over_locked(Slot* slot) {
 /// Frees the roots whose last use nobody saw go.
 [[gnu::noinline, gnu::cold]] inline void free_missed_roots() {
   process_state.missed_root.store(false, std::memory_order_relaxed);
-  RootNode* unused = nullptr;
-  {
-    ProcessLock lock;
-    for (RootNode *root = process_state.roots, *next; root != nullptr; root = next) {
-      next = root->next;
-      if (retire_root_locked(root)) root->next = std::exchange(unused, root);
-    }
+  RetiredRoots retired;
+  ProcessLock lock;
+  for (RootNode *root = process_state.roots, *next; root != nullptr; root = next) {
+    next = root->next;
+    retired.offer(root);
   }
-  while (unused != nullptr) delete std::exchange(unused, unused->next);
 }
 
 /// Destructor of the pthread key: the thread is over.

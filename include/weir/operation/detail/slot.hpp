@@ -52,6 +52,18 @@ struct NodeList {
   std::uint64_t serial = 0;
 };
 
+/// How many operations directly under one root a thread has made, and how many it has ended. Written by its thread, read by
+/// all. Two counters, because one would be a store-forwarding chain of ++ and --.
+struct RootUse {
+  RootNode* root = nullptr;      // the installed one, while `generation` is the process's
+  std::uint64_t generation = 0;  // without membarrier: 0, so that the short way is never taken
+  std::atomic<std::int64_t> made{0}, gone{0};
+  std::atomic<std::uint64_t> root_id{0};
+  std::uint64_t adopted = 0;  // the generation that `root` is of
+
+  std::int64_t users() const { return made.load(std::memory_order_acquire) - gone.load(std::memory_order_acquire); }
+};
+
 struct alignas(128) Slot {
   static constexpr std::uint32_t max_depth = 16;
   // In `nesting`, above the depth. Each makes it too large for one more emission, so that one comparison sees them all.
@@ -62,18 +74,15 @@ struct alignas(128) Slot {
 
   // Owner only.
   Operation* current = nullptr;
-  RootNode* root = nullptr;      // the installed root, valid while `generation` is the process's
-  std::uint64_t generation = 0;  // without membarrier: 0, so that the short way is never taken
+  RootUse* use = &uses[0];  // the latest
   const ExceptionGlobals* exceptions = nullptr;
-  // Written by the owner, read by all. The counters belong to the root with this id: operations directly under it that
-  // this thread made, and that it ended. Two counters, because one would be a store-forwarding chain of ++ and --.
-  std::atomic<std::int64_t> made{0}, gone{0};
-  std::uint64_t registrations = 0;                    // made by this thread, ever: tells what was registered during an event
-  std::atomic<std::uint32_t> nesting{0};              // emissions in progress
+  std::uint64_t registrations = 0;  // made by this thread, ever: tells what was registered during an event
+  // Written by the owner, read by all.
+  std::atomic<std::uint32_t> nesting{0};              // emissions in progress, and the flags above
   std::atomic<const Operation*> hazard[max_depth]{};  // whose listeners this thread is running, by depth
 
-  std::atomic<std::uint64_t> root_id{0};
-  std::uint64_t adopted = 0;              // the generation that `root` is of
+  // Several, so that a signal handler that adopts a new root leaves alone the one that it interrupts the counting of.
+  RootUse uses[4];
   std::atomic<std::uint64_t> refused{0};  // emissions nested too deep, or in signal handlers at a bad moment
   SpareBlock* spare_blocks = nullptr;     // for attachments
   unsigned spare_count = 0;
@@ -91,7 +100,6 @@ struct alignas(128) Slot {
   std::uint32_t depth() const { return nesting.load(std::memory_order_relaxed) & (busy - 1); }
   bool is_busy() const { return (nesting.load(std::memory_order_relaxed) & (busy | inert)) != 0; }
   bool has_fences() const { return (nesting.load(std::memory_order_relaxed) & fences) != 0; }
-  std::int64_t users() const { return made.load(std::memory_order_acquire) - gone.load(std::memory_order_acquire); }
   bool runs(const Operation* node) const {
     for (const auto& h : hazard)
       if (h.load(std::memory_order_acquire) == node) return true;
@@ -208,6 +216,17 @@ class Busy {
   Slot* const me_;
   const std::uint32_t before_;
 };
+
+/// operator new and delete for what the library makes for itself, so that a signal handler knows that they may be
+/// interrupted: it must not register then, which allocates. (What the program allocates is the program's to guard.)
+inline void* allocate(Slot* me, std::size_t size) noexcept {
+  Busy busy(me);
+  return ::operator new(size, std::nothrow);
+}
+inline void deallocate(Slot* me, void* memory) noexcept {
+  Busy busy(me);
+  ::operator delete(memory);
+}
 
 /// Holds the process mutex. Requires: !this_slot()->is_busy(), but for threads that got no slot.
 class ProcessLock {
