@@ -259,11 +259,18 @@ TEST_CASE("many threads leave callbacks by exception, pthread_exit and cancellat
   root.on_finish<Request>([&, life = Life(alive)] { ++finishes; });
   root.on_data<Tick>([&, life = Life(alive)] { ++ticks; });
   const auto leave = [&, life = Life(alive)] {
+    static thread_local bool leaving;  // a second time, out of a destructor that the first one runs, C++ would not have
     switch (dice.fetch_add(1, std::memory_order_relaxed) * 2654435761u >> 28) {
       case 0: throw 1;
-      case 1: pthread_exit(nullptr);
+      case 1:
+        if (std::exchange(leaving, true)) return;
+        pthread_exit(nullptr);
       case 2:
-      case 3: return pthread_testcancel();
+      case 3:
+        if (std::exchange(leaving, true)) return;
+        pthread_testcancel();
+        leaving = false;
+        return;
       case 4: sched_yield(); return;
       default: return;
     }

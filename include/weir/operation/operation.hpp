@@ -235,6 +235,8 @@ class Op : public Operation {
   void begin_under(Under parent, const Args& args);
   void begin(const Args& args, detail::Slot* me);
   void finish_with(const Result* result);
+  void finish_any(const Result* result);
+  void emit_finish(const Result* result, detail::Slot* me);
   void finish_by_itself();
   void close();
   void abandon();

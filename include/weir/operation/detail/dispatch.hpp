@@ -22,9 +22,7 @@ struct Dispatch {
   static constexpr EventView::Info info = EventView::info_of<Event, P>();
   static Phase phase(const EventView& view) { return view.info_.phase; }
 
-  static NodeList& home_of(const Operation& node) {
-    return node.owner_ == every_thread || node.owner_ == no_thread ? *node.home_ : node.owner_->own;
-  }
+  static NodeList& home_of(const Operation& node) { return is_thread(node.owner_) ? node.owner_->own : *node.home_; }
 
   // ---- emission
 
@@ -338,21 +336,26 @@ struct Dispatch {
     if ((node.own_ & Operation::counted) != 0) {
       me->current = nullptr;
       asm volatile("");
+    } else if (Operation* const parent = node.parent_; parent != nullptr && !parent->finished()) [[likely]] {
+      me->current = parent;  // not a root: that would be counted
     } else {
-      me->current = nearest_unfinished(node.parent_);
+      me->current = nearest_unfinished(parent);
     }
   }
 
-  /// The listeners have heard of the finish.
+  /// The listeners have heard of the finish of an operation of this thread.
   [[gnu::always_inline]] static void complete(Operation& node, Slot* me) {
     leave(node, me);
-    if (node.lanes_.load(std::memory_order_relaxed) != nullptr || node.foreign_.load(std::memory_order_seq_cst) != 0 || node.owner_ != me)
-        [[unlikely]]
-      return drop(node, me);
-    node.state_.store(Operation::settled, std::memory_order_release);
+    if (node.lanes_.load(std::memory_order_relaxed) == nullptr && node.foreign_.load(std::memory_order_seq_cst) == 0) [[likely]]
+      node.state_.store(Operation::settled, std::memory_order_release);
+    else
+      drop(node, me);
   }
-
-  [[gnu::noinline, gnu::cold]] static void complete_unwound(Operation& node, Slot* me) { complete(node, me); }
+  /// The same for any operation.
+  [[gnu::noinline, gnu::cold]] static void complete_any(Operation& node, Slot* me) {
+    leave(node, me);
+    drop(node, me);
+  }
 
   // ---- life of the node
 
@@ -360,14 +363,8 @@ struct Dispatch {
   [[gnu::always_inline]] static std::uint8_t go_under(Operation& node, Operation* parent, Slot* me) {
     node.parent_ = parent;
     if (parent == nullptr) return 0;
-    if (parent->owner_ == every_thread) {
-      node.parent_ = pin_root(me, static_cast<RootNode*>(parent));
-      return Operation::counted;
-    }
-    if (parent->owner_ == no_thread) {
-      parent->references_.fetch_add(1, std::memory_order_relaxed);
-      return Operation::holds_parent;
-    }
+    if (!is_thread(parent->owner_)) [[unlikely]]
+      return go_under_any(node, parent, me);
 #if WEIR_CHECK_LIFETIMES
     parent->children_.fetch_add(1, std::memory_order_relaxed);
     parent->last_child_.store(node.info_, std::memory_order_relaxed);
@@ -376,12 +373,20 @@ struct Dispatch {
     return 0;
 #endif
   }
+  /// A root or a shared operation.
+  [[gnu::noinline]] static std::uint8_t go_under_any(Operation& node, Operation* parent, Slot* me) {
+    if (parent->owner_ == every_thread) {
+      node.parent_ = pin_root(me, static_cast<RootNode*>(parent));
+      return Operation::counted;
+    }
+    parent->references_.fetch_add(1, std::memory_order_relaxed);
+    return Operation::holds_parent;
+  }
 
   /// In the child of a fork: stack operations of other threads are not there any more.
   static void leave_lost_parents(Operation& node, const Slot* me) {
     Operation* parent = node.parent_;
-    while (parent != nullptr && parent->owner_ != me && parent->owner_ != every_thread && parent->owner_ != no_thread)
-      parent = parent->parent_;
+    while (parent != nullptr && parent->owner_ != me && is_thread(parent->owner_)) parent = parent->parent_;
     if (parent == node.parent_) return;
     node.parent_ = parent;
     node.own_ &= static_cast<std::uint8_t>(~Operation::counted_in_parent);

@@ -132,6 +132,24 @@ inline bool is_unwinding_the_thread() {
 #endif
 }
 
+/// Runs `action` when pthread_exit or cancellation unwinds through a scope. (A catch block would not do: whatever `action`
+/// runs may itself leave by pthread_exit, and must not leave such a block that way.)
+template <class Action>
+class Unwinding {
+ public:
+  explicit Unwinding(Action action) : action_(action) {}
+  ~Unwinding() noexcept(false) {
+    if (armed_) action_();
+  }
+  Unwinding(const Unwinding&) = delete;
+  Unwinding& operator=(const Unwinding&) = delete;
+  void dismiss() { armed_ = false; }
+
+ private:
+  Action action_;
+  bool armed_ = true;
+};
+
 /// Called inside a catch block, for what is not unwinding the thread.
 [[gnu::noinline, gnu::cold]] inline void listener_threw(Lane* lane, Entry* entry, std::string_view operation, std::string_view event) {
 #if defined(__cpp_exceptions)

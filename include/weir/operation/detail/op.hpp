@@ -288,41 +288,44 @@ template <class T>
   uncaught_ = me->exceptions->uncaught;
   detail::if_listened<T, detail::Phase::start>([&](detail::EventType * type) __attribute__((always_inline)) {
     if (parent_ == nullptr) return;
-    WEIR_TRY {
-      detail::Dispatch::emit(parent_, type, detail::Dispatch::info<Args, detail::Phase::start>, this, const_cast<Args*>(&args), me);
-    }
-    WEIR_CATCH_ALL {  // pthread_exit or cancellation; the destructor of a half-made object does not run
-      abandon();
-      WEIR_THROW;
-    }
+    detail::Unwinding undo([this] { abandon(); });  // the destructor of a half-made object does not run
+    detail::Dispatch::emit(parent_, type, detail::Dispatch::info<Args, detail::Phase::start>, this, const_cast<Args*>(&args), me);
+    undo.dismiss();
   });
 }
 
 template <class T>
 [[gnu::always_inline]] inline void Op<T>::finish_with(const Result* result) {
-  detail::Slot* me = detail::fast_slot;
-  if (owner_ == me) [[likely]] {
-    if (state_.load(std::memory_order_acquire) != live) [[unlikely]]
-      return void(detail::Dispatch::lose(*this, me));
-    state_.store(finishing, std::memory_order_release);
-    detail::compiler_barrier();
-    if (foreign_.load(std::memory_order_seq_cst) != 0 && !detail::Dispatch::settle(*this, me)) [[unlikely]]
-      return;
-  } else {
-    me = detail::this_slot();
-    if (!detail::Dispatch::claim(*this, me)) return;
-  }
-  detail::if_listened<T, detail::Phase::finish>([&](detail::EventType* type) __attribute__((always_inline)) {
-    WEIR_TRY {
-      detail::Dispatch::emit(this, result != nullptr ? type : nullptr, detail::Dispatch::info<Result, detail::Phase::finish>, this,
-                             const_cast<Result*>(result), me);
+  detail::Slot* const me = detail::fast_slot;
+  if (owner_ != me) [[unlikely]]
+    return finish_any(result);
+  if (state_.load(std::memory_order_acquire) != live) [[unlikely]]
+    return void(detail::Dispatch::lose(*this, me));
+  state_.store(finishing, std::memory_order_release);
+  detail::compiler_barrier();
+  if (foreign_.load(std::memory_order_seq_cst) != 0 && !detail::Dispatch::settle(*this, me)) [[unlikely]]
+    return;
+  emit_finish(result, me);
+  detail::Dispatch::complete(*this, me);
 }
-WEIR_CATCH_ALL {
-  detail::Dispatch::complete_unwound(*this, me);
-  WEIR_THROW;
+
+/// Of another thread, or of none, or without membarrier.
+template <class T>
+[[gnu::noinline, gnu::cold]] void Op<T>::finish_any(const Result* result) {
+  detail::Slot* const me = detail::this_slot();
+  if (!detail::Dispatch::claim(*this, me)) return;
+  emit_finish(result, me);
+  detail::Dispatch::complete_any(*this, me);
 }
-});
-detail::Dispatch::complete(*this, me);
+
+template <class T>
+[[gnu::always_inline]] inline void Op<T>::emit_finish(const Result* result, detail::Slot* me) {
+  detail::if_listened<T, detail::Phase::finish>([&](detail::EventType * type) __attribute__((always_inline)) {
+    detail::Unwinding complete([this, me] { detail::Dispatch::complete_any(*this, me); });
+    detail::Dispatch::emit(this, result != nullptr ? type : nullptr, detail::Dispatch::info<Result, detail::Phase::finish>, this,
+                           const_cast<Result*>(result), me);
+    complete.dismiss();
+  });
 }
 
 template <class T>
@@ -348,11 +351,9 @@ template <class T>
 template <class T>
 [[gnu::noinline]] void Op<T>::close() {
   if (state_.load(std::memory_order_acquire) < done) {
-    WEIR_TRY { finish_by_itself(); }
-    WEIR_CATCH_ALL {
-      detail::Dispatch::end_slow(*this);
-      WEIR_THROW;
-    }
+    detail::Unwinding end([this] { detail::Dispatch::end_slow(*this); });
+    finish_by_itself();
+    end.dismiss();
   }
   if (state_.load(std::memory_order_acquire) == settled) [[likely]]
     detail::Dispatch::end(*this);

@@ -12,6 +12,7 @@ namespace weir::inline v0::detail {
 
 inline Slot* const every_thread = reinterpret_cast<Slot*>(1);  // owner of roots
 inline Slot* const no_thread = reinterpret_cast<Slot*>(2);     // owner of shared operations
+inline bool is_thread(const Slot* owner) { return owner > no_thread; }
 
 struct OperationInfo {
   std::string_view name;
@@ -111,7 +112,10 @@ inline RootNode* hand_over(RootUse& use) {
     if (process_state.generation.load(std::memory_order_seq_cst) == use->adopted) return use->root;
   }
   bump(use->gone);
-  if (me->is_busy()) return process_state.deaf;
+  if (me->is_busy()) {
+    process_state.missed_root.store(true, std::memory_order_relaxed);
+    return process_state.deaf;
+  }
   RetiredRoots retired;
   ProcessLock lock(me);
   retired.offer(find_root(use->root_id.load(std::memory_order_relaxed)));

@@ -61,7 +61,11 @@ struct RootUse {
   std::atomic<std::uint64_t> root_id{0};
   std::uint64_t adopted = 0;  // the generation that `root` is of
 
-  std::int64_t users() const { return made.load(std::memory_order_acquire) - gone.load(std::memory_order_acquire); }
+  /// Never too few: an operation that is made and ended between the two looks counts. (Who ends it looks again.)
+  std::int64_t users() const {
+    const std::int64_t ended = gone.load(std::memory_order_acquire);
+    return made.load(std::memory_order_acquire) - ended;
+  }
 };
 
 struct alignas(128) Slot {
