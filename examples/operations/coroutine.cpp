@@ -131,7 +131,7 @@ Task run_query(Worker& database, Worker& service, weir::Under parent, std::strin
   co_await database.here();
   std::size_t rows = 0;
   {
-    weir::OperationScope scope(*query);  // ends before the next co_await
+    weir::OperationScope scope(query);  // ends before the next co_await
     for (; rows < 2; ++rows) read_row();
   }
   co_await service.here();

@@ -67,7 +67,7 @@ void ask_in_parallel(std::string_view route) {
 void answer_later(Worker& worker, std::string_view route) {
   weir::Handle<HandleRequest> request = weir::start<HandleRequest>({route});
   worker.post([request] {
-    weir::OperationScope scope(*request);  // from here on this thread works for the request
+    weir::OperationScope scope(request);  // from here on this thread works for the request
     run_query("SELECT 2");
     request->finish({.status = 202});
   });

@@ -469,6 +469,43 @@ TEST_CASE("once remove() has returned the listener runs nowhere and is destroyed
   CHECK(removed == 2 * rounds);
 }
 
+TEST_CASE("once remove() has returned the listener does not run on a thread that was just entering the root") {
+  // The other thread's stores queue up behind some that miss all caches, so that what it publishes is long under way, and
+  // only the barrier in all threads waits for it.
+  constexpr int rounds = 200'000 / scale;
+  struct alignas(64) Line {
+    volatile int value = 0;
+  };
+  const auto far_away = std::make_unique<std::array<Line, 1 << 19>>();
+  RootScope installed{Root{}};
+  Operation& root = installed_root();
+  State state;
+  std::atomic<int> bad{0};
+  std::atomic<bool> over{false}, begun{false};
+  std::thread other([&] {
+    Op<Request> op{{}};
+    begun = true;
+    for (std::uint32_t i = 0; !over.load(std::memory_order_relaxed); ++i) {
+      for (std::uint32_t k = 0; k < 4; ++k) (*far_away)[((i * 4 + k) * 2654435761u) >> 13].value = 1;
+      op.emit(Tick{});
+    }
+  });
+  await(begun);
+  for (int round = 0; round < rounds; ++round) {
+    state.value = State::good;
+    Listener listener = root.on_data<Tick>([&] {
+      delay(200);
+      if (state.value != State::good) bad.fetch_add(1, std::memory_order_relaxed);
+    });
+    delay(round % 256);
+    listener.remove();
+    state.value = 0;
+  }
+  over = true;
+  other.join();
+  CHECK(bad == 0);
+}
+
 TEST_CASE("once remove() has returned the listener does not begin on a thread that is just entering a stack operation") {
   constexpr int rounds = 8'000 / scale;
   std::atomic<Op<Request>*> target{nullptr};

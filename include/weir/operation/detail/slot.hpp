@@ -19,6 +19,10 @@
 
 #include "weir/operation/detail/event_type.hpp"
 
+#if defined(__linux__)
+extern "C" [[gnu::weak]] void __lsan_register_root_region(const void* begin, std::size_t size);  // of LeakSanitizer, where it runs
+#endif
+
 namespace weir::inline v0::detail {
 
 struct Lane;
@@ -298,6 +302,9 @@ inline void* permanent(std::size_t size) {
     const std::size_t wanted = size > chunk ? size : chunk;
     void* const memory = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
+#if defined(__linux__)
+    if (__lsan_register_root_region != nullptr) __lsan_register_root_region(memory, wanted);
+#endif
     process.memory = static_cast<char*>(memory);
     process.memory_left = wanted;
   }
