@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <optional>
+#include <memory>
 
 #include "operation_peers.hpp"
 #include "support/bench.hpp"
@@ -43,9 +43,9 @@ struct Installed {
     if (state.thread_index() != 0) return;
     weir::Root root;
     prepare(root);
-    scope.emplace(std::move(root));
+    scope = std::make_unique<weir::RootScope>(std::move(root));
   }
-  std::optional<weir::RootScope> scope;
+  std::unique_ptr<weir::RootScope> scope;
 };
 
 /// Runs `run` inside of so many operations.
