@@ -511,3 +511,38 @@ TEST_CASE("set_error_handler may be called inside the handler, which lives until
   CHECK(calls == 1);
   CHECK(alive == 0);
 }
+
+TEST_CASE("what the error handler throws reaches nobody") {
+  int handled = 0, heard = 0;
+  set_error_handler([&](const ListenerError&) {
+    ++handled;
+    throw 2;
+  });
+  Root root;
+  root.on_start<Request>([] { throw 1; });
+  root.on_start<Request>([&] { ++heard; });
+  {
+    const RootScope installed(std::move(root));
+    const Op<Request> first{{}};
+    const Op<Request> second{{}};
+  }
+  set_error_handler(nullptr);
+  CHECK(handled == 2);
+  CHECK(heard == 2);
+}
+
+TEST_CASE("an error handler may set another one, and itself use operations") {
+  int first = 0, second = 0;
+  Root root;
+  root.on_start<Request>([] { throw 1; });
+  const RootScope installed(std::move(root));
+  set_error_handler([&](const ListenerError&) {
+    ++first;
+    set_error_handler([&](const ListenerError&) { ++second; });
+    const Op<Query> op{{}};
+  });
+  for (int i = 0; i < 3; ++i) const Op<Request> op{{}};
+  set_error_handler(nullptr);
+  CHECK(first == 1);
+  CHECK(second == 2);
+}

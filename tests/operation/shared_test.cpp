@@ -99,6 +99,42 @@ TEST_CASE("OperationScope makes a shared operation current where its work runs")
   CHECK(Operation::current() == nullptr);
 }
 
+TEST_CASE("OperationScope takes a handle; an empty one changes nothing") {
+  const Handle<Request> shared = start<Request>({});
+  const Handle<Request> empty;
+  Op<Query> around{{}};
+  {
+    const OperationScope scope(shared);
+    CHECK(Operation::current() == &*shared);
+    {
+      const OperationScope nothing(empty);
+      CHECK(Operation::current() == &*shared);
+    }
+    CHECK(Operation::current() == &*shared);
+  }
+  CHECK(Operation::current() == &around);
+}
+
+TEST_CASE("under_root() starts work that outlives the operation it was started in") {
+  int finishes = 0;
+  Root root;
+  root.on_finish<Query>([&] { ++finishes; });
+  const RootScope installed(std::move(root));
+  Handle<Query> job;
+  {
+    Op<Request> request{{}};
+    request.on_finish<Query>([&] { finishes += 100; });
+    job = start<Query>(under_root(), {});
+    CHECK(job->parent() == request.parent());
+    const Op<Query> on_the_stack{under_root(), {}};
+    CHECK(on_the_stack.parent() == request.parent());
+    CHECK(Operation::current() == &request);
+  }
+  CHECK(finishes == 1);
+  job->finish();
+  CHECK(finishes == 2);
+}
+
 TEST_CASE("listeners on a shared operation hear, end with its finish, and are destroyed") {
   std::atomic<int> alive{0};
   int heard = 0;

@@ -64,3 +64,18 @@ TEST_CASE("a wrapped call may finish its operation itself: the first finish coun
   });
   CHECK(heard.log == Log{"start 1", "finish 1"});
 }
+
+TEST_CASE("wrap takes an explicit parent, and leaves the thread's current operation alone") {
+  Heard heard;
+  RootScope installed(std::move(heard.root));
+  Op<Request> parent{{}};
+  Op<Request> current{{}};
+  const Query::Result result = wrap<Query>(under(parent), {5}, [&](Op<Query>& op) {
+    CHECK(op.parent() == &parent);
+    CHECK(Operation::current() == &current);
+    return Query::Result{2};
+  });
+  CHECK(result.rows == 2);
+  CHECK_THROWS_AS(wrap<Query>(under(parent), {6}, [] { throw std::runtime_error("no"); }), std::runtime_error);
+  CHECK(heard.log == Log{"start 5", "finish 2", "start 6", "unwinding 0"});
+}
