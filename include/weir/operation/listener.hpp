@@ -43,8 +43,8 @@ class Listener {
 
   /// Removes the listener: it is not called again. Outside listeners this returns when the listener runs nowhere any more
   /// and is destroyed (it waits for those that run it: do not hold a lock that they take); inside a listener it never waits,
-  /// and the listener is destroyed later. Returns false when there is nothing to remove: removed already, its operation
-  /// finished, or the registration was refused.
+  /// and the listener is destroyed when the event is over, or later if other threads run it. Returns false, at once, when
+  /// there is nothing to remove: somebody has removed it or finished its operation, or is doing so; or it was refused.
   bool remove();
 
  private:

@@ -176,7 +176,8 @@ class Under {
 
  private:
   friend struct detail::Dispatch;
-  explicit Under(Operation* parent, bool installed_root = false) noexcept : parent_(parent), installed_root_(installed_root) {}
+  struct Named {};  // keeps braced arguments of an operation from being taken for a parent
+  explicit Under(Named, Operation* parent, bool installed_root = false) noexcept : parent_(parent), installed_root_(installed_root) {}
   Operation* parent_;
   bool installed_root_;
 };

@@ -26,8 +26,8 @@ decltype(auto) call_in(Op<T>& operation, F&& call) {
     }
 #endif
   };
-  if constexpr (std::is_same_v<decltype(run()), typename T::Result>) {
-    typename T::Result result = run();
+  if constexpr (std::is_same_v<std::remove_cvref_t<decltype(run())>, typename T::Result>) {
+    decltype(run()) result = run();
     operation.finish(result);
     return result;
   } else {

@@ -24,6 +24,9 @@ struct Dispatch {
 
   static NodeList& home_of(const Operation& node) { return is_thread(node.owner_) ? node.owner_->own : *node.home_; }
 
+  /// In a signal handler that has interrupted a lock of ours on this thread, or in an atfork handler.
+  static bool cannot_lock(const Slot* me) { return me->is_busy() && !me->is_inert(); }
+
   // ---- emission
 
   /// Where the innermost emission in progress of a thread publishes its node.
@@ -33,9 +36,19 @@ struct Dispatch {
   [[gnu::always_inline]] static void leave_emission(Slot* me) {
     const std::uint32_t nesting = me->nesting.load(std::memory_order_relaxed) - 1;
     me->hazard[nesting % Slot::max_depth].store(nullptr, std::memory_order_release);
+    if (me->retire_due) [[unlikely]]
+      return leave_and_clean_up(me, nesting);
     me->nesting.store(nesting, std::memory_order_relaxed);
-    if (me->retired != nullptr) [[unlikely]]
-      finish_retired(me);
+  }
+  /// The list is taken while the thread still counts as emitting: signal handlers leave it alone then.
+  [[gnu::noinline, gnu::cold]] static void leave_and_clean_up(Slot* me, std::uint32_t nesting) {
+    Stamp* list = nullptr;
+    if (nesting % Slot::busy == 0) {
+      me->retire_due = false;
+      list = std::exchange(me->retired, nullptr);
+    }
+    me->nesting.store(nesting, std::memory_order_relaxed);
+    destroy_retired(me, list);
   }
 
   [[gnu::always_inline]] static void run(Lane* lane, Entry* entry, Operation* operation, const EventView::Info& info, void* event,
@@ -195,7 +208,7 @@ struct Dispatch {
       entry->call.store(call, std::memory_order_relaxed);
       constexpr bool trivial = Closure<Stored>::inside && std::is_trivially_destructible_v<Stored>;
       const std::uint64_t number = ++me->registrations;
-      new (&lane->stamp_of(entry)) Stamp{{me}, {number}, trivial ? nullptr : &Closure<Stored>::destroy, false};
+      new (&lane->stamp_of(entry)) Stamp{me, number, trivial ? nullptr : &Closure<Stored>::destroy};
       if ((node.locked_flags_ & Operation::listed) == 0) list(node, home);
       lane->end.store(entry + 1, std::memory_order_release);
       if (link != nullptr) {
@@ -243,21 +256,27 @@ struct Dispatch {
       if (lane == nullptr) return false;
       stamp = &lane->stamp_of(listener.entry_);
       if (stamp->removed || stamp->by != listener.by_ || stamp->number != listener.number_) return false;
-      listener.entry_->call.store(removed_listener, std::memory_order_seq_cst);  // before the look at foreign_ below
+      listener.entry_->call.store(process_state.removed, std::memory_order_seq_cst);  // before the look at foreign_ below
       stamp->removed = true;
       stamp->lane = lane;
       ++lane->pins;
+      const bool mine = node->owner_ == me;
       if (++lane->removed == lane->count()) {  // nothing left in it
-        link->store(lane->next.load(std::memory_order_relaxed), std::memory_order_seq_cst);
+        Lane* const after = lane->next.load(std::memory_order_relaxed);
         lane->orphaned = true;
         if (node->last_ == lane) node->last_ = before;
-        if (node->lanes_.load(std::memory_order_relaxed) == nullptr) unlist(*node);
+        if (link == &node->lanes_ && after == nullptr) unlist(*node);
+        link->store(after, std::memory_order_seq_cst);  // the last touch of another thread's node: without listeners it may go
       }
-      alone = node->owner_ == me && node->foreign_.load(std::memory_order_seq_cst) == 0;
+      alone = mine && node->foreign_.load(std::memory_order_seq_cst) == 0;
     }
     if (me->depth() != 0) {
-      stamp->next = std::exchange(me->retired, stamp);
+      stamp->next = me->retired;
+      compiler_barrier();  // a fork sees the list whole
+      me->retired = stamp;
+      me->retire_due = true;
     } else {
+      destroy_retired(me, std::exchange(me->retired, nullptr));
       if (!alone) {
         heavy_barrier();
         wait_until_left(me, listener.node_);
@@ -273,16 +292,23 @@ struct Dispatch {
     unpin(lane, me);
   }
 
-  /// Destroys what was removed inside listeners, except where somebody still runs listeners of that node.
-  [[gnu::noinline, gnu::cold]] static void finish_retired(Slot* me) {
-    if (me->depth() != 0) return;
-    heavy_barrier();
-    for (Stamp* list = std::exchange(me->retired, nullptr); list != nullptr;) {
+  /// Destroys what was removed inside listeners and nobody can stand on any more. Each thread needs to be seen outside the
+  /// node once. The rest waits for the thread's next removal, finish of an operation with listeners, or end.
+  [[gnu::noinline, gnu::cold]] static void destroy_retired(Slot* me, Stamp* list) {
+    bool is_new = false;
+    for (Stamp* stamp = list; stamp != nullptr; stamp = stamp->next) is_new |= stamp->look_at == nullptr;
+    if (is_new) heavy_barrier();
+    while (list != nullptr) {
       Stamp* const stamp = std::exchange(list, list->next);
-      if (nobody_runs(stamp->lane->node))
+      if (stamp->look_at == nullptr) stamp->look_at = process_state.slots.load(std::memory_order_acquire);
+      while (stamp->look_at != nullptr && !stamp->look_at->runs(stamp->lane->node)) stamp->look_at = stamp->look_at->next;
+      if (stamp->look_at == nullptr) {
         finish_removal(me, stamp);
-      else
-        stamp->next = std::exchange(me->retired, stamp);
+      } else {
+        stamp->next = me->retired;
+        compiler_barrier();
+        me->retired = stamp;
+      }
     }
   }
 
@@ -294,7 +320,7 @@ struct Dispatch {
     Lane* lanes = node.lanes_.exchange(nullptr, std::memory_order_seq_cst);
     for (Lane* lane = lanes; lane != nullptr; lane = lane->next.load(std::memory_order_relaxed)) {
       for (Entry *entry = lane->entries(), *end = lane->end.load(std::memory_order_relaxed); entry != end; ++entry)
-        entry->call.store(removed_listener, std::memory_order_release);
+        entry->call.store(process_state.removed, std::memory_order_release);
       if (lane->pins != 0) {
         lane->orphaned = true;
         ++lane->pins;  // ours
@@ -346,7 +372,7 @@ struct Dispatch {
   /// The listeners have heard of the finish of an operation of this thread.
   [[gnu::always_inline]] static void complete(Operation& node, Slot* me) {
     leave(node, me);
-    if (node.lanes_.load(std::memory_order_relaxed) == nullptr && node.foreign_.load(std::memory_order_seq_cst) == 0) [[likely]]
+    if (node.lanes_.load(std::memory_order_acquire) == nullptr && node.foreign_.load(std::memory_order_seq_cst) == 0) [[likely]]
       node.state_.store(Operation::settled, std::memory_order_release);
     else
       drop(node, me);
@@ -384,12 +410,17 @@ struct Dispatch {
   }
 
   /// In the child of a fork: stack operations of other threads are not there any more.
+  static bool is_lost(const Operation& node, const Slot* me) { return node.owner_ != me && is_thread(node.owner_); }
   static void leave_lost_parents(Operation& node, const Slot* me) {
     Operation* parent = node.parent_;
-    while (parent != nullptr && parent->owner_ != me && is_thread(parent->owner_)) parent = parent->parent_;
+    while (parent != nullptr && is_lost(*parent, me)) parent = parent->parent_;
     if (parent == node.parent_) return;
     node.parent_ = parent;
     node.own_ &= static_cast<std::uint8_t>(~Operation::counted_in_parent);
+    if (parent != nullptr && parent->owner_ == every_thread) {
+      static_cast<RootNode*>(parent)->merged.fetch_add(1, std::memory_order_relaxed);
+      node.own_ |= Operation::counted;
+    }
   }
 
   /// Without memory for its thread's slot an operation is finished from the start, and nobody's.
@@ -420,10 +451,8 @@ struct Dispatch {
       end_slow(node);
   }
 
+  /// The last of any operation that has finished, or that another thread is finishing.
   [[gnu::noinline]] static inline void end_slow(Operation& node);
-
-  /// Waits for a finish by another thread, so that the node may go. (In one of its own finish listeners: nothing to wait for.)
-  [[gnu::noinline, gnu::cold]] static inline void await_foreign_finish(Operation& node, Slot* me);
 
   /// Drops one reference to a shared operation, and finishes it with the last. Iterative, so that chains of any length may
   /// go at once.
@@ -435,6 +464,7 @@ struct Dispatch {
 inline RootNode::RootNode(void* memory_for_a_lane) : Operation(every_thread, &root_info) {
   parent_ = nullptr;
   own_ = 0;
+  uncaught_ = 0;
   home_ = &inert_slot.shared;
   state_.store(done, std::memory_order_relaxed);
   lanes_.store(new (memory_for_a_lane) Lane(&unresolved, *this, *home_, 0), std::memory_order_relaxed);
@@ -458,9 +488,11 @@ inline RootNode* make_deaf_root() {
 
 inline void end_slot(void* pointer) {
   auto* slot = static_cast<Slot*>(pointer);
+  for (auto& hazard : slot->hazard) hazard.store(nullptr, std::memory_order_release);  // left there by code without exceptions
+  slot->nesting.fetch_and(~(Slot::busy - 1), std::memory_order_relaxed);
   while (slot->retired != nullptr) {
-    Dispatch::finish_retired(slot);
-    if (slot->retired != nullptr) sched_yield();
+    Dispatch::destroy_retired(slot, std::exchange(slot->retired, nullptr));
+    if (slot->retired != nullptr) wait_until_left(slot, slot->retired->lane->node);
   }
   {
     RetiredRoots retired;
@@ -469,6 +501,7 @@ inline void end_slot(void* pointer) {
   }
   while (slot->spare_blocks != nullptr) ::operator delete(std::exchange(slot->spare_blocks, slot->spare_blocks->next));
   slot->spare_count = 0;
+  fast_slot = nullptr;
   thread_slot = nullptr;
   slot->used.store(false, std::memory_order_release);
 }

@@ -112,14 +112,14 @@ inline bool count_fault(Lane* lane, Entry* entry) {
   Entry::Call call = entry->call.load(std::memory_order_acquire);
   Suspect* suspect = find_suspect(entry);
   if (suspect == nullptr) {
-    if (call == removed_listener) return false;
+    if (call == process_state.removed) return false;
     suspect = new (std::nothrow) Suspect{entry, call, 0, process_state.suspects};
     if (suspect == nullptr) return false;
     lane->suspect.store(true, std::memory_order_relaxed);
     process_state.suspects = suspect;
   }
-  const Entry::Call next = ++suspect->faults >= limit ? removed_listener : probation;
-  while (call != removed_listener && !entry->call.compare_exchange_weak(call, next, std::memory_order_acq_rel)) {}
+  const Entry::Call next = ++suspect->faults >= limit ? process_state.removed : probation;
+  while (call != process_state.removed && !entry->call.compare_exchange_weak(call, next, std::memory_order_acq_rel)) {}
   return suspect->faults == limit;
 }
 

@@ -13,14 +13,20 @@ struct Dropping {
 };
 
 void Dispatch::drop(Operation& node, Slot* me) {
+  const bool shared = node.owner_ == no_thread;
+  if (cannot_lock(me)) {  // its listeners go with it
+    node.state_.store(Operation::done, std::memory_order_release);
+    if (shared) release_shared(&node);
+    return;
+  }
   NodeList& home = home_of(node);
   Lane* lanes = detach(node, me);
-  const bool shared = node.owner_ == no_thread;
   const bool foreign = !shared && node.owner_ != me;
   if (foreign) heavy_barrier();
   const bool others = foreign || node.foreign_.load(std::memory_order_seq_cst) != 0;
   if (me->depth() == 0) {
     if (others) wait_until_left(me, &node);
+    if (me->retired != nullptr) destroy_retired(me, std::exchange(me->retired, nullptr));
   } else if (!nobody_runs(&node)) {
     ListLock lock(home, me);
     node.zombies_ = std::exchange(lanes, nullptr);
@@ -69,6 +75,7 @@ bool Dispatch::claim(Operation& node, Slot* me) {
     node.references_.fetch_add(1, std::memory_order_relaxed);  // its listeners may let go of the last reference
     return true;
   }
+  if (cannot_lock(me)) return false;
   {
     ListLock lock(node.owner_->own, me);
     if (node.state_.load(std::memory_order_seq_cst) == Operation::live) {
@@ -108,10 +115,13 @@ void Dispatch::await_finish(Operation& node, const Slot* me) {
 
 void Dispatch::end_slow(Operation& node) {
   Slot* const me = this_slot();
+#if WEIR_CHECK_LIFETIMES
+  if (is_thread(node.owner_) && node.children_.load(std::memory_order_relaxed) != 0) abort_outlived(node);
+#endif
   if (me->current == &node) leave(node, me);  // another thread finished it
   // A finish by another thread must be over, so that the node may go. (In one of its own finish listeners: nothing to wait for.)
   if (!me->runs(&node)) await_finish(node, me);
-  if (node.lanes_.load(std::memory_order_relaxed) != nullptr)  // registered while it finished
+  if (node.lanes_.load(std::memory_order_relaxed) != nullptr && !cannot_lock(me))  // registered while it finished
     destroy_lanes(detach(node, me), me);
   if ((node.locked_flags_ & Operation::has_zombies) != 0) {
     if (me->depth() == 0) wait_until_left(me, &node);

@@ -50,6 +50,7 @@ inline void child_forked() {
   Slot* const me = this_slot();
   process_state.survivor = me;
   ++process_state.forks;
+  while (me->current != nullptr && Dispatch::is_lost(*me->current, me)) me->current = me->current->parent();
   for (Operation* node = me->current; node != nullptr; node = node->parent()) Dispatch::leave_lost_parents(*node, me);
   for (Slot* s = process_state.slots.load(std::memory_order_relaxed); s != nullptr; s = s->next) {
     if (s == me || !s->used.load(std::memory_order_relaxed)) continue;

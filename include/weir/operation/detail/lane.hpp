@@ -19,20 +19,18 @@ struct Entry {
   alignas(8) unsigned char closure[closure_size];
 };
 
-inline void removed_listener(Entry*, Operation*, void*) {}
+inline void removed_listener(Entry*, Operation*, void*) {}  // compare with process_state.removed: libraries may have their own
 
-/// What is rarely needed of a listener.
+/// What is rarely needed of a listener. (by, number) identifies it for ever.
 struct Stamp {
-  union {
-    const Slot* by;  // who registered it; with `number` that identifies it for ever
-    Stamp* next;     // once it is removed: in its remover's list (Slot::retired)
-  };
-  union {
-    std::uint64_t number;  // which registration of that thread
-    Lane* lane;            // once it is removed
-  };
-  void (*destroy)(Entry*);  // the closure; null: trivial, or already destroyed
-  bool removed;
+  const Slot* by;
+  std::uint64_t number;     // which registration of that thread
+  void (*destroy)(Entry*);  // the closure; null: trivial
+  bool removed = false;
+  // Once it is removed inside a listener.
+  Lane* lane = nullptr;
+  Stamp* next = nullptr;          // in its remover's list (Slot::retired)
+  const Slot* look_at = nullptr;  // the next thread to be seen outside the node
 };
 
 struct Lane {

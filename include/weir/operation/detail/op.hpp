@@ -98,6 +98,7 @@ Listener add_finish(Operation& node, F&& listener) {
 template <class Data, class F>
 Listener add_data(Operation& node, F&& listener) {
   using Function = std::decay_t<F>;
+  static_assert(!std::is_const_v<Data> && !std::is_reference_v<Data>, "on_data<T>: T without const or &; the listener may take const T&");
   static_assert(ListenerFor<Function, Operation, Data>, "a data listener takes (Operation&, Data&), (Operation&), (Data&) or nothing");
   return Dispatch::add(node, event_type<Data, Phase::data>(), &call_listener<Function, Operation, Data>, std::forward<F>(listener));
 }
@@ -144,7 +145,10 @@ inline void Attachment::operator delete(void* block, const std::nothrow_t&) noex
 
 inline bool Listener::remove() { return detail::Dispatch::remove(*this); }
 
-inline bool Operation::unwinding() const noexcept { return detail::this_slot()->exceptions->uncaught > uncaught_; }
+inline bool Operation::unwinding() const noexcept {
+  const detail::ExceptionGlobals* const exceptions = detail::this_slot()->exceptions;
+  return exceptions != nullptr && exceptions->uncaught > uncaught_;
+}
 inline std::string_view Operation::name() const noexcept { return info_->name; }
 inline SpanKind Operation::kind() const noexcept { return info_->kind; }
 inline std::size_t Operation::depth() const noexcept {
@@ -189,6 +193,7 @@ Listener Operation::observe(Pointer observer) {
 template <class Data>
 [[gnu::always_inline]] inline void Operation::emit(Data&& data) {
   using Event = std::remove_cvref_t<Data>;
+  static_assert(!std::is_array_v<Event>, "a data event is an object: emit(std::string_view(...)) for a text");
   if constexpr (std::is_const_v<std::remove_reference_t<Data>>) {
     emit(Event(data));  // listeners may write
   } else {
@@ -456,12 +461,12 @@ inline Root swap_root(Root root) {
   return Root(previous);
 }
 
-inline Under under_root() noexcept { return Under(nullptr, true); }
-inline Under under(Operation& parent) noexcept { return Under(&parent); }
-inline Under under(Root& root) noexcept { return Under(root.node_); }
+inline Under under_root() noexcept { return Under(Under::Named{}, nullptr, true); }
+inline Under under(Operation& parent) noexcept { return Under(Under::Named{}, &parent); }
+inline Under under(Root& root) noexcept { return Under(Under::Named{}, root.node_); }
 template <class T>
 inline Under under(const Handle<T>& parent) noexcept {
-  return Under(parent.op_);
+  return Under(Under::Named{}, parent.op_);
 }
 
 inline std::uint64_t refused_emissions() noexcept {

@@ -28,13 +28,14 @@ struct RootNode : Operation {
   explicit RootNode(Slot* maker) : Operation(every_thread, &root_info) {
     parent_ = nullptr;
     own_ = 0;
+    uncaught_ = 0;
     home_ = &maker->shared;
   }
   explicit RootNode(void* memory_for_a_lane);  // the deaf one
   ~RootNode();
 
+  std::atomic<std::int64_t> merged{0};  // users that no slot counts any more; raised under the process mutex only
   // Guarded by the process mutex.
-  std::int64_t merged = 0;  // users that no slot counts any more
   int handles = 1;
   RootNode* next = nullptr;
   std::uint64_t id = 0;  // constant
@@ -62,7 +63,7 @@ inline RootNode* find_root(std::uint64_t id) {
 /// Takes the root off the list if nothing needs it any more; the caller then deletes it outside the mutex.
 inline bool retire_root_locked(RootNode* root) {
   if (root == process_state.installed || root->handles != 0) return false;
-  std::int64_t users = root->merged;
+  std::int64_t users = root->merged.load(std::memory_order_acquire);
   for (const Slot* s = process_state.slots.load(std::memory_order_acquire); s != nullptr; s = s->next)
     for (const RootUse& use : s->uses)
       if (use.root_id.load(std::memory_order_acquire) == root->id) users += use.users();
@@ -96,13 +97,22 @@ class RetiredRoots {
 /// Leaves what `use` counts to its root. Requires: the mutex.
 inline RootNode* hand_over(RootUse& use) {
   RootNode* root = find_root(use.root_id.load(std::memory_order_relaxed));
-  if (root != nullptr) root->merged += use.users();
+  if (root != nullptr) root->merged.fetch_add(use.users(), std::memory_order_relaxed);
   use.root_id.store(0, std::memory_order_release);
   use.made.store(0, std::memory_order_release);
   use.gone.store(0, std::memory_order_release);
   use.root = nullptr;
   use.generation = use.adopted = 0;
   return root;
+}
+
+/// The one to count a new root in: not the latest, and not one that counts something, if there is a choice.
+inline RootUse* next_use(Slot* me) {
+  constexpr std::size_t count = sizeof me->uses / sizeof me->uses[0];
+  const std::size_t latest = static_cast<std::size_t>(me->use - me->uses);
+  for (std::size_t i = 1; i < count; ++i)
+    if (RootUse& use = me->uses[(latest + i) % count]; use.users() == 0) return &use;
+  return &me->uses[(latest + 1) % count];
 }
 
 /// The generation moved since `use`, on which one use was just counted: adopts the installed root, and counts it there.
@@ -121,7 +131,7 @@ inline RootNode* hand_over(RootUse& use) {
   retired.offer(find_root(use->root_id.load(std::memory_order_relaxed)));
   const std::uint64_t generation = process_state.generation.load(std::memory_order_relaxed);
   if (me->use->adopted != generation) {  // else a signal handler has been here
-    use = me->use == std::end(me->uses) - 1 ? me->uses : me->use + 1;
+    use = next_use(me);
     retired.offer(hand_over(*use));
     use->root = process_state.installed;
     use->root_id.store(use->root != nullptr ? use->root->id : 0, std::memory_order_release);
@@ -148,7 +158,7 @@ inline RootNode* hand_over(RootUse& use) {
   RetiredRoots retired;
   ProcessLock lock(me);
   RootNode* const root = find_root(id);  // nullptr: somebody else saw the last use go
-  if (root != nullptr) root->merged -= uncounted;
+  if (root != nullptr) root->merged.fetch_sub(uncounted, std::memory_order_relaxed);
   retired.offer(root);
 }
 
@@ -176,6 +186,10 @@ inline RootNode* hand_over(RootUse& use) {
   const std::uint64_t id = static_cast<RootNode*>(root)->id;
   for (RootUse& use : me->uses)
     if (use.root_id.load(std::memory_order_relaxed) == id) return release_use(me, &use);
+  if (me->is_busy() && !me->is_inert()) {
+    static_cast<RootNode*>(root)->merged.fetch_sub(1, std::memory_order_release);
+    return process_state.missed_root.store(true, std::memory_order_relaxed);
+  }
   release_root_slow(me, id, 1);
 }
 
@@ -194,7 +208,7 @@ inline RootNode* hand_over(RootUse& use) {
 [[gnu::noinline]] inline RootNode* pin_root(Slot* me, RootNode* root) {
   if (me->is_busy()) return process_state.deaf;
   ProcessLock lock(me);
-  ++root->merged;
+  root->merged.fetch_add(1, std::memory_order_relaxed);
   return root;
 }
 

@@ -19,12 +19,21 @@
 
 #include "weir/operation/detail/event_type.hpp"
 
+#if defined(__SANITIZE_THREAD__)
+#define WEIR_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define WEIR_THREAD_SANITIZER 1
+#endif
+#endif
+
 #if defined(__linux__)
 extern "C" [[gnu::weak]] void __lsan_register_root_region(const void* begin, std::size_t size);  // of LeakSanitizer, where it runs
 #endif
 
 namespace weir::inline v0::detail {
 
+struct Entry;
 struct Lane;
 struct RootNode;
 struct ErrorHandler;
@@ -95,6 +104,7 @@ struct alignas(128) Slot {
   SpareBlock* spare_blocks = nullptr;     // for attachments
   unsigned spare_count = 0;
   bool forking = false;                // this thread holds all locks
+  bool retire_due = false;             // the emission in progress has added to `retired`
   Stamp* retired = nullptr;            // listeners removed inside listeners, to be destroyed when nobody runs them
   const Dropping* dropping = nullptr;  // finishes of this thread that are destroying listeners, innermost first
 
@@ -140,6 +150,7 @@ struct ProcessState {
   std::atomic<Slot*> slots{nullptr};
   std::atomic<std::uint64_t> refused{0};  // by threads without a slot
   EventType observers;                    // what observers are registered under
+  void (*removed)(Entry*, Operation*, void*) = nullptr;  // the call of a listener that is not called any more
 };
 
 WEIR_SHARED_STATE inline constinit ProcessState process_state{};
@@ -155,7 +166,7 @@ inline void compiler_barrier() { std::atomic_signal_fence(std::memory_order_seq_
 
 /// ++ of a counter that only this thread writes. One instruction, so that a signal handler's own ++ is never lost.
 [[gnu::always_inline]] inline void bump(std::atomic<std::int64_t>& counter) {
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && !defined(WEIR_THREAD_SANITIZER)
   static_assert(sizeof counter == sizeof(std::int64_t));
   asm volatile("incq %0" : "+m"(counter) : : "cc");
 #else
@@ -315,6 +326,7 @@ inline void* permanent(std::size_t size) {
 /// Stands for the slot of a thread that got none for lack of memory: emits nothing, registers nothing, owns nothing.
 inline constinit Slot inert_slot{Slot::inert};
 
+void removed_listener(Entry*, Operation*, void*);
 void end_slot(void* slot);
 RootNode* make_deaf_root();
 void prepare_fork();
@@ -325,6 +337,7 @@ inline void start_process_locked() {
   ProcessState& process = process_state;
   if (process.started) return;
   process.started = true;
+  process.removed = removed_listener;
   process.has_membarrier = register_membarrier();
   // A key's destructor runs after those of all thread_local objects, which may still use operations.
   process.has_key = pthread_key_create(&process.thread_end, end_slot) == 0;
