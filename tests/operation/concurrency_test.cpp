@@ -711,3 +711,67 @@ TEST_CASE("a listener that throws on several threads at once is disabled once; o
   CHECK(calls <= 104);
   CHECK(others == 400);
 }
+
+TEST_CASE("a listener is removed although other threads are always in some listener of its node") {
+  RootScope installed{Root{}};
+  Operation& root = installed_root();
+  root.on_data<Tick>([] { delay(20'000); });
+  std::atomic<bool> over{false};
+  std::atomic<int> begun{0}, alive{0};
+  std::vector<std::thread> others;
+  for (int i = 0; i < 4; ++i)
+    others.emplace_back([&] {
+      Op<Request> op{{}};
+      ++begun;
+      while (!over.load(std::memory_order_relaxed)) op.emit(Tick{});
+    });
+  while (begun < 4) sched_yield();
+  CHECK(root.on_data<Tick>([life = Life(alive)] {}).remove());  // waits for each of them once
+  CHECK(alive == 0);
+  std::thread([&] {
+    Listener listener = root.on_data<Tick>([life = Life(alive)] {});
+    Op<Request> op{{}};
+    op.on_data<int>([&] { listener.remove(); });
+    op.emit(1);
+  }).join();  // the thread does not end before its closure does
+  CHECK(alive == 0);
+  over = true;
+  for (std::thread& other : others) other.join();
+}
+
+TEST_CASE("an operation may finish and go while another thread removes its last listener") {
+  constexpr int rounds = 5'000 / scale;
+  std::atomic<const Listener*> last{nullptr};
+  std::atomic<int> removed{0};
+  std::atomic<bool> over{false};
+  std::thread other([&] {
+    for (int i = 0; !over.load(std::memory_order_relaxed); ++i) {
+      const Listener* listener = last.exchange(nullptr);
+      if (listener == nullptr) {
+        if (i % 2000 == 0) sched_yield();
+        continue;
+      }
+      Listener copy = *listener;
+      ++removed;
+      copy.remove();
+    }
+  });
+  Listener listener;
+  for (int round = 0; round < rounds; ++round) {
+    const int before = removed;
+    {
+      Op<Request> op{{}};
+      listener = op.on_data<Tick>([] {});
+      last = &listener;
+      for (int i = 1; removed == before; ++i)
+        if (i % 2000 == 0) sched_yield();
+      delay(round % 200);
+      op.finish();
+    }
+    Op<Query> in_its_place{{}};
+    in_its_place.on_data<Tick>([] {});
+  }
+  over = true;
+  other.join();
+  CHECK(removed == rounds);
+}

@@ -348,6 +348,16 @@ TEST_CASE("debug builds abort when an operation is destroyed before its child, n
     CHECK(WTERMSIG(child.status) == SIGABRT);
     CHECK(child.text.find("'http.request' was destroyed before its child 'Query'") != std::string::npos);
   }
+  SECTION("a parent that had listeners of its own") {
+    const Child child = in_a_child([] {
+      auto* parent = new Op<Request>{{}};
+      parent->on_finish<Query>([] {});
+      Op<Query> query{under(*parent), {}};
+      delete parent;
+    });
+    CHECK(WTERMSIG(child.status) == SIGABRT);
+    CHECK(child.text.find("'Query'") != std::string::npos);
+  }
   SECTION("a shared child") {
     const Child child = in_a_child([] {
       auto* parent = new Op<Request>{{}};

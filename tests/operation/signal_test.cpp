@@ -325,6 +325,32 @@ TEST_CASE("a signal handler that registers and emits on the operation at which i
   swap_root(Root{});
 }
 
+namespace {
+Handle<Request>* interrupted_shared = nullptr;
+
+void finish_a_shared_operation(int) {
+  if (interrupted_shared != nullptr) (*interrupted_shared)->finish();
+}
+}  // namespace
+
+TEST_CASE("a signal handler that finishes a shared operation of the thread, wherever it interrupts") {
+  const HangGuard guard;
+  const Handling handling(SIGUSR1, finish_a_shared_operation);
+  swap_root(Root{});
+  for (int round = 0; round < 10; ++round) {
+    Handle<Request> shared = start<Request>({});
+    Handle<Request> other = start<Request>({});
+    shared->on_data<Tick>([life = Life(alive)] {});
+    interrupted_shared = &shared;
+    Listener listener = other->on_data<Tick>(Raising{});  // its closure raises while the list is locked
+    other->emit(Tick{});
+    CHECK(listener.remove());
+    CHECK(shared->finished());
+    interrupted_shared = nullptr;
+  }
+  CHECK(alive == 0);
+}
+
 TEST_CASE("SIGPROF a thousand times a second while the thread starts, finishes, registers, removes and swaps") {
   const HangGuard guard;
   constexpr std::uint64_t wanted = 2'000;

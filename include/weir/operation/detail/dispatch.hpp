@@ -36,6 +36,7 @@ struct Dispatch {
   [[gnu::always_inline]] static void leave_emission(Slot* me) {
     const std::uint32_t nesting = me->nesting.load(std::memory_order_relaxed) - 1;
     me->hazard[nesting % Slot::max_depth].store(nullptr, std::memory_order_release);
+    if (nesting % Slot::busy == 0) bump(me->rounds);
     if (me->retire_due) [[unlikely]]
       return leave_and_clean_up(me, nesting);
     me->nesting.store(nesting, std::memory_order_relaxed);
@@ -292,16 +293,18 @@ struct Dispatch {
     unpin(lane, me);
   }
 
-  /// Destroys what was removed inside listeners and nobody can stand on any more. Each thread needs to be seen outside the
-  /// node once. The rest waits for the thread's next removal, finish of an operation with listeners, or end.
+  /// Destroys what was removed inside listeners and nobody can stand on any more: each thread has been outside the node once
+  /// (wait_until_left). The rest waits for the thread's next removal, finish of an operation with listeners, or end.
   [[gnu::noinline, gnu::cold]] static void destroy_retired(Slot* me, Stamp* list) {
     bool is_new = false;
     for (Stamp* stamp = list; stamp != nullptr; stamp = stamp->next) is_new |= stamp->look_at == nullptr;
     if (is_new) heavy_barrier();
     while (list != nullptr) {
       Stamp* const stamp = std::exchange(list, list->next);
-      if (stamp->look_at == nullptr) stamp->look_at = process_state.slots.load(std::memory_order_acquire);
-      while (stamp->look_at != nullptr && !stamp->look_at->runs(stamp->lane->node)) stamp->look_at = stamp->look_at->next;
+      if (stamp->look_at == nullptr) look_at(stamp, process_state.slots.load(std::memory_order_acquire));
+      while (stamp->look_at != nullptr &&
+             (!stamp->look_at->runs(stamp->lane->node) || stamp->look_at->rounds.load(std::memory_order_acquire) != stamp->rounds))
+        look_at(stamp, stamp->look_at->next);
       if (stamp->look_at == nullptr) {
         finish_removal(me, stamp);
       } else {
@@ -310,6 +313,11 @@ struct Dispatch {
         me->retired = stamp;
       }
     }
+  }
+
+  static void look_at(Stamp* stamp, const Slot* slot) {
+    stamp->look_at = slot;
+    if (slot != nullptr) stamp->rounds = slot->rounds.load(std::memory_order_acquire);
   }
 
   // ---- finish

@@ -30,7 +30,8 @@ struct Stamp {
   // Once it is removed inside a listener.
   Lane* lane = nullptr;
   Stamp* next = nullptr;          // in its remover's list (Slot::retired)
-  const Slot* look_at = nullptr;  // the next thread to be seen outside the node
+  const Slot* look_at = nullptr;  // the next thread that must have been outside the node since its `rounds` were so many
+  std::int64_t rounds = 0;
 };
 
 struct Lane {

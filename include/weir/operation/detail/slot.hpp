@@ -97,6 +97,7 @@ struct alignas(128) Slot {
   // Written by the owner, read by all.
   std::atomic<std::uint32_t> nesting{0};              // emissions in progress, and the flags above
   std::atomic<const Operation*> hazard[max_depth]{};  // whose listeners this thread is running, by depth
+  std::atomic<std::int64_t> rounds{0};                // outermost emissions that have ended
 
   // Several, so that a signal handler that adopts a new root leaves alone the one that it interrupts the counting of.
   RootUse uses[4];
@@ -148,8 +149,8 @@ struct ProcessState {
   std::size_t memory_left = 0;
   std::atomic<std::uint64_t> generation{1};  // of `installed`
   std::atomic<Slot*> slots{nullptr};
-  std::atomic<std::uint64_t> refused{0};  // by threads without a slot
-  EventType observers;                    // what observers are registered under
+  std::atomic<std::uint64_t> refused{0};                 // by threads without a slot
+  EventType observers;                                   // what observers are registered under
   void (*removed)(Entry*, Operation*, void*) = nullptr;  // the call of a listener that is not called any more
 };
 
@@ -383,10 +384,13 @@ inline Slot* this_slot() noexcept {
 }
 
 /// Waits until no other thread runs a listener of `node`. Who enters after the caller's barrier finds none to run, so each
-/// thread needs to be seen outside once.
+/// thread needs to have been outside once; one that is always in some listener of the node is seen to end its rounds.
 [[gnu::noinline, gnu::cold]] inline void wait_until_left(const Slot* me, const Operation* node) {
   for (const Slot* s = process_state.slots.load(std::memory_order_acquire); s != nullptr; s = s->next)
-    for (unsigned round = 0; s != me && s->runs(node); ++round) pause(round);
+    if (s != me) {
+      const std::int64_t before = s->rounds.load(std::memory_order_acquire);
+      for (unsigned round = 0; s->runs(node) && s->rounds.load(std::memory_order_acquire) == before; ++round) pause(round);
+    }
 }
 
 /// True when no thread, this one included, runs a listener of `node`. Requires a heavy barrier before.
