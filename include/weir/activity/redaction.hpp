@@ -65,7 +65,7 @@ class Redactor {
   /// The document without white space between its tokens; keys, their order and numbers (to the digit) are as they were. The
   /// value of a sensitive key becomes the mark, whatever it is; other strings go through redact_text. Bytes that are not
   /// UTF-8 become U+FFFD. Errors: std::errc::bad_message with the position if this is not JSON (nothing of the text is in the
-  /// message), std::errc::not_enough_memory.
+  /// message), std::errc::not_enough_memory. A string that alone finds no memory becomes the mark, as in redact_text.
   Result<std::string> redact_json(std::string_view json) const noexcept;
 
   /// redact_json, and if the result has more than max_json_bytes, a summary of that result in its place:
