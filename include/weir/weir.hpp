@@ -7,6 +7,8 @@
 #include "weir/core/context.hpp"
 #include "weir/operation/operation.hpp"
 #include "weir/operation/wrap.hpp"
+// what may be written down of it
+#include "weir/activity/redaction.hpp"
 // what it becomes
 #include "weir/bridge/operations_to_spans.hpp"
 #include "weir/trace/tracer.hpp"

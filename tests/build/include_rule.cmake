@@ -4,13 +4,14 @@
 cmake_minimum_required(VERSION 3.25)
 set(may_core "")
 set(may_operation core)
+set(may_activity core operation)
 set(may_trace core)
 set(may_collect core trace)
 set(may_view core trace collect)
-set(may_bridge core operation trace collect view)  # nothing includes it
+set(may_bridge core operation activity trace collect view)  # nothing includes it
 # Only in src: what a Unix socket needs is below the stages that use one, and the command is above all.
 set(may_net core)
-set(may_cli core operation trace collect view bridge net)
+set(may_cli core operation activity trace collect view bridge net)
 set(may_use_net trace collect view)
 
 set(checked 0)
