@@ -229,8 +229,6 @@ class Op : public Operation {
   template <class U>
   friend void detail::destroy_shared(Operation* operation);
   struct SharedTag {};
-  static void* allocate(detail::Slot* me) noexcept;
-  static void deallocate(void* memory) noexcept;
   Op(SharedTag, Under parent, T state, detail::Slot* me) noexcept;
   void begin_in_thread(const Args& args);
   void begin_under(Under parent, const Args& args);

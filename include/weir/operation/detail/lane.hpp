@@ -110,10 +110,9 @@ struct Closure {
       return **std::launder(reinterpret_cast<F**>(entry->closure));
   }
   static void destroy(Entry* entry) noexcept {
-    if constexpr (inside)
-      of(entry).~F();
-    else
-      delete &of(entry);
+    F& f = of(entry);
+    f.~F();
+    if constexpr (!inside) deallocate_for<F>(this_slot(), &f);
   }
 };
 
@@ -133,15 +132,29 @@ template <class F>
 class Made<F, false> {
  public:
   template <class G>
-  explicit Made(G&& g) : f_(new (std::nothrow) F(std::forward<G>(g))) {}
-  ~Made() { delete f_; }
+  explicit Made(G&& g) {
+    struct Memory {
+      void* address = allocate_for<F>(this_slot());
+      ~Memory() {
+        if (address != nullptr) deallocate_for<F>(this_slot(), address);
+      }
+    } memory;
+    if (memory.address == nullptr) return;
+    f_ = new (memory.address) F(std::forward<G>(g));  // may throw
+    memory.address = nullptr;
+  }
+  ~Made() {
+    if (f_ == nullptr) return;
+    f_->~F();
+    deallocate_for<F>(this_slot(), f_);
+  }
   Made(const Made&) = delete;
   Made& operator=(const Made&) = delete;
   bool valid() const noexcept { return f_ != nullptr; }
   void move_to(Entry* entry) noexcept { new (entry->closure) F*(std::exchange(f_, nullptr)); }
 
  private:
-  F* f_;
+  F* f_ = nullptr;
 };
 
 }  // namespace weir::inline v0::detail

@@ -43,7 +43,7 @@ template <class T>
 void destroy_shared(Operation* operation) {
   auto* const op = static_cast<Op<T>*>(operation);
   op->~Op();
-  Op<T>::deallocate(op);
+  deallocate_for<Op<T>>(this_slot(), op);
 }
 
 template <class T>
@@ -272,23 +272,6 @@ inline Op<T>::Op(SharedTag, Under under, T state, detail::Slot* me) noexcept
 }
 
 template <class T>
-void* Op<T>::allocate(detail::Slot* me) noexcept {
-  detail::Busy busy(me);
-  if constexpr (alignof(Op) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
-    return ::operator new (sizeof(Op), std::align_val_t{alignof(Op)}, std::nothrow);
-  else
-    return ::operator new(sizeof(Op), std::nothrow);
-}
-template <class T>
-void Op<T>::deallocate(void* memory) noexcept {
-  detail::Busy busy(detail::this_slot());
-  if constexpr (alignof(Op) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
-    ::operator delete (memory, std::align_val_t{alignof(Op)});
-  else
-    ::operator delete(memory);
-}
-
-template <class T>
 [[gnu::always_inline]] inline void Op<T>::begin(const Args& args, detail::Slot* me) {
   uncaught_ = me->exceptions->uncaught;
   detail::if_listened<T, detail::Phase::start>([&](detail::EventType * type) __attribute__((always_inline)) {
@@ -389,7 +372,7 @@ template <OperationType T>
 Handle<T> start(Under parent, const typename T::Args& args, T state) {
   detail::Slot* const me = detail::this_slot();
   if (me->is_inert()) return {};
-  void* const memory = Op<T>::allocate(me);
+  void* const memory = detail::allocate_for<Op<T>>(me);
   if (memory == nullptr) return {};
   auto* const op = new (memory) Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state), me);
   Handle<T> handle(op);

@@ -247,6 +247,23 @@ inline void deallocate(Slot* me, void* memory) noexcept {
   Busy busy(me);
   ::operator delete(memory);
 }
+/// The same for one T, whatever its alignment.
+template <class T>
+void* allocate_for(Slot* me) noexcept {
+  Busy busy(me);
+  if constexpr (alignof(T) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
+    return ::operator new (sizeof(T), std::align_val_t{alignof(T)}, std::nothrow);
+  else
+    return ::operator new(sizeof(T), std::nothrow);
+}
+template <class T>
+void deallocate_for(Slot* me, void* memory) noexcept {
+  Busy busy(me);
+  if constexpr (alignof(T) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
+    ::operator delete (memory, std::align_val_t{alignof(T)});
+  else
+    ::operator delete(memory);
+}
 
 /// Holds the process mutex. Requires: !this_slot()->is_busy(), but for threads that got no slot.
 class ProcessLock {
