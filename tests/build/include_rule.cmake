@@ -4,8 +4,8 @@
 cmake_minimum_required(VERSION 3.25)
 set(may_core "")
 set(may_operation core)
-set(may_activity core operation)
 set(may_trace core)
+set(may_activity core operation trace)
 set(may_collect core trace)
 set(may_view core trace collect)
 set(may_bridge core operation activity trace collect view)  # nothing includes it

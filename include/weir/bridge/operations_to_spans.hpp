@@ -27,20 +27,21 @@ class OperationsToSpans final : public Observer {
 
   void started(Operation& operation, const EventView& args) override {
     const Open* above = span_above(operation);
-    const Context around = Context::current();
+    const detail::Position around = detail::position();
     // An implicit parent has made its span the ambient one; a span entered by hand below it is nearer still.
     const bool ambient = above == nullptr || (operation.implicit() && above->thread == &detail::thread_state);
     std::string buffer;
     const std::string_view title = args.title(buffer);
     const Name name = title.empty() ? Name::from_static(operation.name()) : Name(title);
-    auto* open = new (std::nothrow) Open(tracer_, ambient ? around : above->span.context(), name, operation.kind());
+    auto* open = new (std::nothrow)
+        Open(tracer_, ambient ? detail::ContextAccess::make(around, {}, {}) : above->span.context(), name, operation.kind());
     if (open == nullptr) return;
     Attributes attributes(open->span);
     args.describe(attributes);
     if (operation.implicit()) {
       open->thread = &detail::thread_state;
       open->previous = around;
-      detail::set_ambient(open->span.context());
+      detail::set_position(detail::ContextAccess::position(open->span.context()));
     }
     operation.attach(this, *open);
   }
@@ -72,7 +73,7 @@ class OperationsToSpans final : public Observer {
     ScopedSpan span;
     bool failed = false;
     const detail::ThreadState* thread = nullptr;  // whose ambient context it became
-    Context previous;                             // of that thread
+    detail::Position previous;                    // of that thread
   };
 
   class Attributes final : public AttributeSink {

@@ -3,7 +3,10 @@
 // whoever keeps one copies it. AttributeSink is how an operation type describes its arguments and results to observers.
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -56,6 +59,27 @@ class AttributeValue {
 struct Attribute {
   Name key;
   AttributeValue value;
+};
+
+/// The attributes of one call: {{"user_id", id}, {"attempt", 2}}, or what a span of them views. A view, good for the call.
+/// Thread-safety: a value.
+class Attributes {
+ public:
+  constexpr Attributes() noexcept = default;
+  constexpr Attributes(std::initializer_list<Attribute> list) noexcept {
+    data_ = list.begin();
+    size_ = list.size();
+  }
+  constexpr Attributes(std::span<const Attribute> list) noexcept : data_(list.data()), size_(list.size()) {}
+
+  constexpr const Attribute* begin() const noexcept { return data_; }
+  constexpr const Attribute* end() const noexcept { return data_ + size_; }
+  constexpr std::size_t size() const noexcept { return size_; }
+  constexpr bool empty() const noexcept { return size_ == 0; }
+
+ private:
+  const Attribute* data_ = nullptr;
+  std::size_t size_ = 0;
 };
 
 /// Receives attributes one by one. Key and value are borrowed for the call. Thread-safety: shared: unsafe.

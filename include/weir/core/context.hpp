@@ -1,133 +1,156 @@
 #pragma once
-// Context: which trace, and which span of it, a piece of work belongs to. A small value: copy it, pass it, keep it.
+// Context: what a piece of work belongs to. Which trace and which span of it, the request and its deadline, the operation
+// around it. A small value: copy it, pass it, keep it.
 // There is one ambient context per thread, Context::current(), which spans and operations move along as they start and
 // end; passing a Context explicitly always works too, and is what callbacks, coroutines and thread pools do:
 //
 //   pool.submit(weir::Context::current().wrap([] { ... }));   // the work runs under the span that submitted it
+//
+//   request headers ─extract─▶ Context ─ContextScope─▶ ambient ─current()─▶ Context ─inject─▶ headers of the next request
+//                     (core/propagation.hpp)
+//
+// A context never points at an operation on a stack: it holds the nearest shared one (weir::start<T>), alive.
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 
+#include "weir/core/detail/context_data.hpp"
 #include "weir/core/ids.hpp"
 
 namespace weir::inline v0 {
 
-class Operation;
-
-namespace detail {
-
-class ThreadRing;
-
-/// What a thread carries. Trivially destructible and constant-initialized: usable from the first to the last instruction
-/// of a thread, thread_local destructors and atexit handlers included.
-struct ThreadState {
-  // The ambient context.
-  TraceId trace;
-  SpanId span;
-  bool sampled = true;
-  std::uint8_t ended_count = 0;  // of `ended`
-  // The ring this thread last wrote to, which tracer it belongs to, and all rings of this thread (trace/detail/attach.hpp).
-  std::uint64_t tracer_id = 0;
-  ThreadRing* ring = nullptr;
-  ThreadRing* rings = nullptr;
-  // Spans that ended while others, begun under them, were still current: who restores one of these restores what was
-  // current before it instead. (Values, not pointers: nothing dangles when a span is destroyed where it should not be.)
-  struct Ended {
-    SpanId span;
-    TraceId previous_trace;
-    SpanId previous_span;
-  };
-  Ended ended[8] = {};
-};
-
-WEIR_SHARED_STATE inline constinit thread_local ThreadState thread_state{};
-
-/// `span` ended out of order.
-inline void note_ended(ThreadState& thread, SpanId span, TraceId previous_trace, SpanId previous_span) noexcept {
-  constexpr std::size_t capacity = sizeof thread.ended / sizeof thread.ended[0];
-  if (thread.ended_count == capacity) {  // forget the oldest
-    for (std::size_t i = 1; i < capacity; ++i) thread.ended[i - 1] = thread.ended[i];
-    --thread.ended_count;
-  }
-  thread.ended[thread.ended_count++] = {span, previous_trace, previous_span};
-}
-
-/// Moves the ambient context off spans that have ended.
-inline void skip_ended(ThreadState& thread) noexcept {
-  for (std::size_t i = thread.ended_count; i-- > 0;) {
-    if (thread.ended[i].span != thread.span || !thread.span.valid()) continue;
-    thread.trace = thread.ended[i].previous_trace;
-    thread.span = thread.ended[i].previous_span;
-    for (std::size_t j = i + 1; j < thread.ended_count; ++j) thread.ended[j - 1] = thread.ended[j];
-    i = --thread.ended_count;  // start over
-  }
-}
-
-}  // namespace detail
-
-/// Thread-safety: a value. Distinct objects: safe. Shared: safe to read.
+/// Copying takes a counted reference to what goes beyond the ids, where there is any. With no memory for it, a context
+/// keeps its ids and loses the rest. Thread-safety: a value. Distinct objects: safe. Shared: safe to read.
 class Context {
  public:
-  Context() = default;  ///< belongs to no trace: a span started under it is a root
-  Context(TraceId trace, SpanId span, bool sampled = true) noexcept : trace_(trace), span_(span), sampled_(sampled) {}
+  using Deadline = std::chrono::steady_clock::time_point;
+  static constexpr std::size_t max_request_id_bytes = 256;
+
+  Context() noexcept = default;  ///< belongs to no trace: a span started under it is a root
+  Context(TraceId trace, SpanId span, bool sampled = true) noexcept
+      : trace_(trace), span_(span), flags_(sampled ? detail::flag_sampled : std::uint8_t{0}) {}
 
   /// The calling thread's ambient context.
-  static Context current() noexcept {
-    const detail::ThreadState& thread = detail::thread_state;
-    return {thread.trace, thread.span, thread.sampled};
-  }
+  static Context current() noexcept;
 
   TraceId trace_id() const noexcept { return trace_; }
   SpanId span_id() const noexcept { return span_; }
-  bool sampled() const noexcept { return sampled_; }
+  bool sampled() const noexcept { return (flags_ & detail::flag_sampled) != 0; }
+  /// The flags of W3C Trace Context: bit 0 sampled, bit 1 random trace id. Others are not kept.
+  std::uint8_t trace_flags() const noexcept { return flags_; }
   /// True when it belongs to a trace.
   bool valid() const noexcept { return trace_.valid(); }
+  /// Of the request, in the words of whoever named it; empty: none. Lives as long as this context.
+  std::string_view request_id() const noexcept { return data_ ? std::string_view(data_->request_id) : std::string_view(); }
+  /// Of steady_clock.
+  std::optional<Deadline> deadline() const noexcept { return data_ ? data_->deadline : std::nullopt; }
+  bool expired() const noexcept { return data_ && data_->deadline && *data_->deadline <= std::chrono::steady_clock::now(); }
+  /// What other tracing systems said about this trace: the text of the W3C header of this name.
+  std::string_view tracestate() const noexcept { return data_ ? std::string_view(data_->tracestate) : std::string_view(); }
+  /// Key-value pairs that travel with the request: the text of the W3C header of this name, percent-encoded.
+  std::string_view baggage() const noexcept { return data_ ? std::string_view(data_->baggage) : std::string_view(); }
+  /// The decoded value of one key; nullopt if it is not there.
+  std::optional<std::string> baggage(std::string_view key) const;
 
-  /// `callable` with this context around each call, on whatever thread that is.
+  // The same context but for one thing.
+  /// In another trace or span: what a span started under this context hands on.
+  Context with_span(TraceId trace, SpanId span, bool sampled = true) const noexcept;
+  /// Cut at max_request_id_bytes; each byte that is no visible ASCII character becomes "_", so that it fits a header.
+  Context with_request_id(std::string_view id) const noexcept;
+  /// 32 lower-case hex digits, random.
+  Context with_new_request_id() const noexcept;
+  /// The earlier of this one and the one there is.
+  Context with_deadline(Deadline deadline) const noexcept;
+  Context with_timeout(std::chrono::nanoseconds timeout) const noexcept {
+    return with_deadline(std::chrono::steady_clock::now() + std::chrono::duration_cast<Deadline::duration>(timeout));
+  }
+  /// Sets the value of a key, or drops the key: an empty `value`. Unchanged if the key is no HTTP token or the whole would
+  /// be longer than 8,192 bytes or 180 pairs.
+  Context with_baggage(std::string_view key, std::string_view value) const noexcept;
+  /// Puts `key` first with this value, as one who changes it must; the last of more than 32 goes. Unchanged if key or value
+  /// is not what W3C Trace Context 3.3.1 allows.
+  Context with_tracestate(std::string_view key, std::string_view value) const noexcept;
+
+  /// W3C Trace Context in: of the headers `traceparent`, `tracestate` and `baggage` (several of one name: joined by commas).
+  /// A traceparent that is malformed, or none, yields a new trace without tracestate; malformed ones are counted
+  /// (malformed_traceparents). What is wrong with the other two never touches the trace.
+  static Context from_traceparent(std::string_view traceparent, std::string_view tracestate = {}, std::string_view baggage = {}) noexcept;
+  /// The header's text: "00-<trace id>-<span id>-<flags>". Without a span, a new span id; without a trace: empty.
+  std::string traceparent() const;
+
+  /// `callable` with this context around each call, on whatever thread that is: operations started in the call go under the
+  /// context's, or under the installed root.
   template <class F>
   auto wrap(F callable) const;
 
-  friend bool operator==(const Context&, const Context&) = default;
+  /// Whether all they say is the same.
+  friend bool operator==(const Context& a, const Context& b) noexcept {
+    return a.trace_ == b.trace_ && a.span_ == b.span_ && a.flags_ == b.flags_ && a.operation_ == b.operation_ &&
+           detail::ContextData::equal(a.data_.get(), b.data_.get());
+  }
 
  private:
+  friend class ContextScope;
+  friend struct detail::ContextAccess;
+
+  template <class Change>
+  Context changed(Change change) const noexcept;
+
   TraceId trace_;
   SpanId span_;
-  bool sampled_ = true;
+  std::uint8_t flags_ = detail::flag_sampled;
+  detail::ContextDataRef data_;
+  detail::OperationRef operation_;
 };
 
-namespace detail {
+/// Traceparent headers that were not what W3C Trace Context says, in this process so far.
+std::uint64_t malformed_traceparents() noexcept;
 
-inline void set_ambient(const Context& context) noexcept {
-  thread_state.trace = context.trace_id();
-  thread_state.span = context.span_id();
-  thread_state.sampled = context.sampled();
-}
-
-/// Moves the ambient context from `span`, which ends, back to `previous`. If it is not the ambient one (what began under it
-/// is still open), that is noted for whoever comes back to it.
-inline void leave_ambient(SpanId span, const Context& previous) noexcept {
-  if (thread_state.span != span) return note_ended(thread_state, span, previous.trace_id(), previous.span_id());
-  set_ambient(previous);
-  if (thread_state.ended_count != 0) skip_ended(thread_state);
-}
-
-}  // namespace detail
-
-/// Makes `context` the calling thread's ambient one until the end of the scope. Must end on the thread it began on.
+/// Makes `context` the calling thread's ambient one until the end of the scope, and its operation the current one unless
+/// the current one is below it already. Must end on the thread it began on, in reverse order: not across a co_await.
 class [[nodiscard]] ContextScope {
  public:
-  explicit ContextScope(const Context& context) noexcept : previous_(Context::current()) { detail::set_ambient(context); }
-  ~ContextScope() {
-    detail::set_ambient(previous_);
-    if (detail::thread_state.ended_count != 0) detail::skip_ended(detail::thread_state);
-  }
+  explicit ContextScope(Context context) noexcept;
+  ~ContextScope();
   ContextScope(const ContextScope&) = delete;
   ContextScope& operator=(const ContextScope&) = delete;
 
  private:
-  Context previous_;
+  Context context_;
+  detail::Position previous_;
+  const detail::ContextData* previous_data_;
+  Operation* previous_operation_ = nullptr;
 };
+
+inline Context Context::current() noexcept {
+  const detail::ThreadState& thread = detail::thread_state;
+  Context context;
+  context.trace_ = thread.trace;
+  context.span_ = thread.span;
+  context.flags_ = thread.flags;
+  context.data_ = detail::ContextDataRef::share(thread.data);
+  context.operation_ = detail::OperationRef::current();
+  return context;
+}
+
+inline ContextScope::ContextScope(Context context) noexcept
+    : context_(std::move(context)), previous_(detail::position()), previous_data_(detail::thread_state.data) {
+  detail::set_position({context_.trace_, context_.span_, context_.flags_});
+  detail::thread_state.data = context_.data_.get();
+  if (context_.operation_) previous_operation_ = context_.operation_.enter();
+}
+
+inline ContextScope::~ContextScope() {
+  if (context_.operation_) context_.operation_.leave(previous_operation_);
+  detail::thread_state.data = previous_data_;
+  detail::set_position(previous_);
+  if (detail::thread_state.ended_count != 0) detail::skip_ended(detail::thread_state);
+}
 
 template <class F>
 auto Context::wrap(F callable) const {
@@ -138,3 +161,7 @@ auto Context::wrap(F callable) const {
 }
 
 }  // namespace weir::inline v0
+
+// IWYU pragma: begin_exports
+#include "weir/core/detail/context_impl.hpp"
+// IWYU pragma: end_exports

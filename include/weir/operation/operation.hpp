@@ -42,6 +42,7 @@ class Handle;
 
 namespace detail {
 struct OperationInfo;
+struct ContextHooks;
 struct Dispatch;
 template <class T>
 constexpr OperationInfo make_operation_info();
@@ -124,6 +125,7 @@ class Operation {
   friend class Root;
   friend class Listener;
   friend class OperationScope;
+  friend struct detail::ContextHooks;
   friend struct detail::Dispatch;
   friend struct detail::RootNode;
 
@@ -359,6 +361,7 @@ std::uint64_t refused_emissions() noexcept;
 }  // namespace weir::inline v0
 
 // IWYU pragma: begin_exports
+#include "weir/operation/detail/context_hooks.hpp"
 #include "weir/operation/detail/dispatch.hpp"
 #include "weir/operation/detail/errors.hpp"
 #include "weir/operation/detail/fork.hpp"

@@ -56,7 +56,8 @@ class ScopedSpan {
   void end() noexcept;
 
   /// For its children, here, on other threads, in other processes. Of a span that is not recorded: its parent's.
-  Context context() const noexcept { return {TraceId{record_.trace_high, record_.trace_low}, SpanId{record_.span}, sampled_}; }
+  /// What is not of the span (request id, deadline, baggage) is its parent's.
+  Context context() const noexcept;
   /// False: attributes need not be computed.
   bool recording() const noexcept { return state_ != State::done; }
 
@@ -69,7 +70,7 @@ class ScopedSpan {
   static constexpr std::size_t inline_bytes = 448, max_attribute_bytes = detail::max_record_bytes - sizeof(detail::SpanRecord) - 16;
 
   void begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, const Name& name, SpanKind kind) noexcept;
-  void decline(const Context& parent) noexcept;
+  void decline(const detail::Position& parent) noexcept;
   void put_text(std::uint32_t key, std::string_view text) noexcept;
   void put_word(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept;
   bool make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept;
@@ -81,7 +82,7 @@ class ScopedSpan {
   static void copy_text(std::byte* out, std::string_view text) noexcept;
 
   State state_ = State::done;
-  bool sampled_ = true;
+  std::uint8_t flags_ = detail::flag_sampled;
   bool root_ = false;  // of the ambient context: there was no trace before
   std::uint8_t slot_ = detail::no_slot;
   std::uint32_t count_ = 0;  // attributes
@@ -92,6 +93,8 @@ class ScopedSpan {
   std::uint64_t tracer_id_ = 0;
   detail::ThreadRing* ring_ = nullptr;     // where its slot is; alive as long as the slot is taken
   detail::ThreadState* thread_ = nullptr;  // whose ambient context it is; nullptr: nobody's
+  detail::ContextDataRef data_;            // of an explicit parent
+  detail::OperationRef operation_;         // of an explicit parent
   std::byte* attributes_;                  // inline_ or the heap
   alignas(16) detail::SpanRecord record_;
   alignas(16) std::byte inline_[inline_bytes + 16];  // 16 more: zeros after the last attribute

@@ -509,6 +509,7 @@ inline void end_slot(void* pointer) {
   }
   while (slot->spare_blocks != nullptr) ::operator delete(std::exchange(slot->spare_blocks, slot->spare_blocks->next));
   slot->spare_count = 0;
+  ::operator delete(std::exchange(thread_state.spare_block, nullptr));
   fast_slot = nullptr;
   thread_slot = nullptr;
   slot->used.store(false, std::memory_order_release);

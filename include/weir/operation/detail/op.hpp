@@ -121,26 +121,31 @@ inline std::int64_t EventView::time() const noexcept {
   return time_;
 }
 
-inline void* Attachment::operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  if (size > detail::SpareBlock::size) return ::operator new(size, std::nothrow);
-  detail::Slot* const me = detail::this_slot();
-  if (me->is_busy()) return ::operator new(detail::SpareBlock::size, std::nothrow);
-  detail::Busy busy(me);
-  if (me->spare_blocks == nullptr) return ::operator new(detail::SpareBlock::size, std::nothrow);
+/// Memory for what lives as long as one call: up to SpareBlock::size bytes from the blocks that the thread keeps. nullptr: none.
+inline void* detail::take_block(std::size_t size) noexcept {
+  if (size > SpareBlock::size) return ::operator new(size, std::nothrow);
+  Slot* const me = this_slot();
+  if (me->is_busy()) return ::operator new(SpareBlock::size, std::nothrow);
+  Busy busy(me);
+  if (me->spare_blocks == nullptr) return ::operator new(SpareBlock::size, std::nothrow);
   --me->spare_count;
   return std::exchange(me->spare_blocks, me->spare_blocks->next);
 }
+/// On any thread.
+inline void detail::give_block(void* block, std::size_t size) noexcept {
+  Slot* const me = this_slot();
+  if (size > SpareBlock::size || me->is_busy() || me->spare_count == SpareBlock::max_kept) return ::operator delete(block);
+  Busy busy(me);
+  ++me->spare_count;
+  me->spare_blocks = new (block) SpareBlock{me->spare_blocks};
+}
+
+inline void* Attachment::operator new(std::size_t size, const std::nothrow_t&) noexcept { return detail::take_block(size); }
 inline void* Attachment::operator new(std::size_t size) {
   void* const block = operator new(size, std::nothrow);
   return block != nullptr ? block : ::operator new(size);  // which throws, or has been made to find some
 }
-inline void Attachment::operator delete(void* block, std::size_t size) noexcept {
-  detail::Slot* const me = detail::this_slot();
-  if (size > detail::SpareBlock::size || me->is_busy() || me->spare_count == detail::SpareBlock::max_kept) return ::operator delete(block);
-  detail::Busy busy(me);
-  ++me->spare_count;
-  me->spare_blocks = new (block) detail::SpareBlock{me->spare_blocks};
-}
+inline void Attachment::operator delete(void* block, std::size_t size) noexcept { detail::give_block(block, size); }
 inline void Attachment::operator delete(void* block, const std::nothrow_t&) noexcept { ::operator delete(block); }
 
 inline bool Listener::remove() { return detail::Dispatch::remove(*this); }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #endif
 
+#include "weir/core/detail/context_data.hpp"
 #include "weir/operation/detail/event_type.hpp"
 
 #if defined(__SANITIZE_THREAD__)
@@ -48,7 +49,7 @@ struct ExceptionGlobals {
   unsigned uncaught;
 };
 
-/// Memory that a thread keeps for the next attachment.
+/// Memory that a thread keeps for the next attachment or activity.
 struct SpareBlock {
   static constexpr std::size_t size = 1024;
   static constexpr unsigned max_kept = 16;  // per thread; the rest goes back at once
@@ -102,7 +103,7 @@ struct alignas(128) Slot {
   // Several, so that a signal handler that adopts a new root leaves alone the one that it interrupts the counting of.
   RootUse uses[4];
   std::atomic<std::uint64_t> refused{0};  // emissions nested too deep, or in signal handlers at a bad moment
-  SpareBlock* spare_blocks = nullptr;     // for attachments
+  SpareBlock* spare_blocks = nullptr;
   unsigned spare_count = 0;
   bool forking = false;                // this thread holds all locks
   bool retire_due = false;             // the emission in progress has added to `retired`
@@ -152,6 +153,16 @@ struct ProcessState {
   std::atomic<std::uint64_t> refused{0};                 // by threads without a slot
   EventType observers;                                   // what observers are registered under
   void (*removed)(Entry*, Operation*, void*) = nullptr;  // the call of a listener that is not called any more
+};
+
+/// How contexts hold shared operations (context_hooks.hpp).
+struct ContextHooks {
+  static Operation* capture() noexcept;
+  static void retain(Operation* operation) noexcept;
+  static void release(Operation* operation) noexcept;
+  static Operation* enter(Operation* operation) noexcept;
+  static void leave(Operation* previous) noexcept;
+  static constexpr OperationHooks table{&capture, &retain, &release, &enter, &leave};
 };
 
 WEIR_SHARED_STATE inline constinit ProcessState process_state{};
@@ -217,6 +228,8 @@ class NoCancellation {
 }
 
 Slot* this_slot() noexcept;
+void* take_block(std::size_t size) noexcept;
+void give_block(void* block, std::size_t size) noexcept;
 
 /// Says to signal handlers on this thread that a lock of weir is held. Requires: the thread's own slot.
 class Busy {
@@ -387,6 +400,7 @@ inline void start_process_locked() {
     mine->nesting.store(process.has_membarrier ? 0 : Slot::fences, std::memory_order_relaxed);
     if (process.has_key) pthread_setspecific(process.thread_end, mine);
     thread_slot = mine;
+    operation_hooks.store(&ContextHooks::table, std::memory_order_release);
     fast_slot = process.has_membarrier ? mine : nullptr;
   }
   pthread_mutex_unlock(&process.mutex);

@@ -12,31 +12,35 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept
   detail::ThreadState& thread = detail::thread_state;
   tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
   detail::ThreadRing* ring = thread.ring;
-  if (thread.tracer_id != tracer_id_ || !thread.sampled) [[unlikely]] {
-    ring = thread.sampled ? tracer.attach() : nullptr;
+  if (thread.tracer_id != tracer_id_ || !thread.sampled()) [[unlikely]] {
+    ring = thread.sampled() ? tracer.attach() : nullptr;
     if (ring == nullptr) {
-      decline(Context::current());
+      thread_ = &thread;
+      decline(detail::position());
       return;
     }
   }
   root_ = !thread.trace.valid();
   if (root_) thread.trace = ring->next_trace_id();
+  flags_ = thread.flags;
   begin(*ring, thread.trace, thread.span, name, kind);
   thread_ = &thread;
   thread.span = SpanId{record_.span};
 }
 
-inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept {
+inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept
+    : data_(detail::ContextAccess::data(parent)), operation_(detail::ContextAccess::operation(parent)) {
   const detail::ThreadState& thread = detail::thread_state;
   tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
   detail::ThreadRing* ring = thread.ring;
   if (thread.tracer_id != tracer_id_ || !parent.sampled()) [[unlikely]] {
     ring = parent.sampled() ? tracer.attach() : nullptr;
     if (ring == nullptr) {
-      decline(parent);
+      decline(detail::ContextAccess::position(parent));
       return;
     }
   }
+  flags_ = parent.trace_flags();
   begin(*ring, parent.valid() ? parent.trace_id() : ring->next_trace_id(), parent.span_id(), name, kind);
 }
 
@@ -55,11 +59,18 @@ inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId pa
   ring_ = &ring;
 }
 
-[[gnu::noinline, gnu::cold]] inline void ScopedSpan::decline(const Context& parent) noexcept {
-  record_.trace_high = parent.trace_id().high;
-  record_.trace_low = parent.trace_id().low;
-  record_.span = parent.span_id().value;
-  sampled_ = parent.sampled();
+[[gnu::noinline, gnu::cold]] inline void ScopedSpan::decline(const detail::Position& parent) noexcept {
+  record_.trace_high = parent.trace.high;
+  record_.trace_low = parent.trace.low;
+  record_.span = parent.span.value;
+  flags_ = parent.flags;
+}
+
+inline Context ScopedSpan::context() const noexcept {
+  const detail::Position position{TraceId{record_.trace_high, record_.trace_low}, SpanId{record_.span}, flags_};
+  if (thread_ == &detail::thread_state)
+    return detail::ContextAccess::make(position, detail::ContextDataRef::share(thread_->data), detail::OperationRef::current());
+  return detail::ContextAccess::make(position, data_, operation_);
 }
 
 [[gnu::always_inline]] inline void ScopedSpan::set(Name key, AttributeValue value) noexcept {  // inline: the switch folds away
