@@ -289,11 +289,11 @@ std::string_view level_name(Logger::Level level) noexcept {
 }  // namespace
 
 bool LineBuffer::grow(std::size_t size) noexcept {
-  if (failed()) return false;
-  const std::size_t capacity = size_ + size < 2 * capacity_ ? 2 * capacity_ : size_ + size;
+  if (failed_) return false;
+  const std::size_t capacity = 2 * (size_ + size);
   auto* const data = static_cast<char*>(::operator new(capacity, std::nothrow));
   if (data == nullptr) {
-    limit_ = size_;
+    limit_ = size_, failed_ = true;
     return false;
   }
   std::memcpy(data, data_, size_);

@@ -55,9 +55,9 @@ class LineBuffer {
 
   std::string_view view() const noexcept { return {data_, size_}; }
   std::size_t size() const noexcept { return size_; }
-  bool failed() const noexcept { return limit_ < capacity_; }
+  bool failed() const noexcept { return failed_; }
   /// Empties it, and forgets that it failed. Keeps its memory.
-  void clear() noexcept { size_ = 0, limit_ = capacity_; }
+  void clear() noexcept { size_ = 0, limit_ = capacity_, failed_ = false; }
 
  private:
   bool grow(std::size_t size) noexcept;
@@ -65,7 +65,8 @@ class LineBuffer {
   char* data_ = inline_;
   std::size_t size_ = 0;
   std::size_t capacity_ = inline_size;
-  std::size_t limit_ = inline_size;  // below capacity_: it has failed
+  std::size_t limit_ = inline_size;  // what may be used of it: nothing more after failing
+  bool failed_ = false;
   char inline_[inline_size];
 };
 
