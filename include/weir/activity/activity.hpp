@@ -207,12 +207,13 @@ class ActivityStart {
   /// from blocks that the thread keeps for this. Throws what T's constructor throws, and std::bad_alloc.
   template <class T, class... Arguments>
   T& follow(Arguments&&... arguments);
+  /// More of that memory: it is there until the activity has ended, aligned for anything. Throws std::bad_alloc.
+  void* allocate(std::size_t size);
 
  private:
   friend class ActivityTracker;
 
   detail::ActivityRecord& record();
-  void* allocate(std::size_t size);
   void add(Tracking& tracking) noexcept;
 
   // Few and adjacent, because an activity that nobody follows costs these stores and a virtual call.
