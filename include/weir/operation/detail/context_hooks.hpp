@@ -6,13 +6,18 @@
 
 namespace weir::inline v0::detail {
 
-inline Operation* ContextHooks::capture() noexcept {
-  const Slot* const me = thread_slot;
-  Operation* node = me != nullptr ? me->current : nullptr;
+inline Operation* ContextHooks::capture(bool& outside) noexcept {
+  Operation* const current = Operation::current();
+  Operation* node = current;
   while (node != nullptr && node->owner_ != no_thread) node = node->owner_ != every_thread ? node->parent_ : nullptr;
-  if (node != nullptr) retain(node);
+  if (node == nullptr) return nullptr;
+  // What runs directly under it, by OperationScope, has the ambient context of before, unless a ContextScope is inside.
+  outside = node == current && thread_state.scoped_under != node;
+  retain(node);
   return node;
 }
+
+inline const Operation* ContextHooks::current() noexcept { return Operation::current(); }
 
 inline void ContextHooks::retain(Operation* operation) noexcept { operation->references_.fetch_add(1, std::memory_order_relaxed); }
 inline void ContextHooks::release(Operation* operation) noexcept { Dispatch::release_shared(operation); }

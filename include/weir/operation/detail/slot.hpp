@@ -157,12 +157,13 @@ struct ProcessState {
 
 /// How contexts hold shared operations (context_hooks.hpp).
 struct ContextHooks {
-  static Operation* capture() noexcept;
+  static Operation* capture(bool& outside) noexcept;
+  static const Operation* current() noexcept;
   static void retain(Operation* operation) noexcept;
   static void release(Operation* operation) noexcept;
   static Operation* enter(Operation* operation) noexcept;
   static void leave(Operation* previous) noexcept;
-  static constexpr OperationHooks table{&capture, &retain, &release, &enter, &leave};
+  static constexpr OperationHooks table{&capture, &current, &retain, &release, &enter, &leave};
 };
 
 WEIR_SHARED_STATE inline constinit ProcessState process_state{};

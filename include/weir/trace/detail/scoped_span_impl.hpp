@@ -68,8 +68,10 @@ inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId pa
 
 inline Context ScopedSpan::context() const noexcept {
   const detail::Position position{TraceId{record_.trace_high, record_.trace_low}, SpanId{record_.span}, flags_};
-  if (thread_ == &detail::thread_state)
-    return detail::ContextAccess::make(position, detail::ContextDataRef::share(thread_->data), detail::OperationRef::current());
+  if (thread_ == &detail::thread_state) {
+    bool outside = false;  // asked for this span, one says what is nearest
+    return detail::ContextAccess::make(position, detail::ContextDataRef::share(thread_->data), detail::OperationRef::capture(outside));
+  }
   return detail::ContextAccess::make(position, data_, operation_);
 }
 
