@@ -82,10 +82,7 @@ struct Running {
   }
   void finish(Op<ActivityOperation>& open) {
     Outcome reported;
-    {
-      std::lock_guard lock(mutex);
-      reported = std::move(outcome);
-    }
+    if (const std::unique_lock lock(mutex, std::try_to_lock); lock) reported = std::move(outcome);  // else another thread is at it still
     open.finish(reported.result());
   }
 

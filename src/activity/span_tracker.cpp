@@ -65,8 +65,8 @@ struct SpanTracker::Following final : Tracking {
 
   Context inside(Context outer) const override {
     if (!span.recording()) return outer;
-    const Context within = span.context();
-    return outer.with_span(within.trace_id(), within.span_id(), within.sampled());
+    using Access = detail::ContextAccess;
+    return Access::make(Access::position(span.context()), Access::data(outer), Access::operation(outer));
   }
 
   ScopedSpan span;

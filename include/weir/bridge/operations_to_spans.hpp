@@ -73,8 +73,8 @@ class OperationsToSpans final : public Observer {
     ~Open() override { leave(*this); }  // another thread finished it; its own thread destroys it
     Context inside(Context outer) const override {
       if (!recorded) return outer;
-      const Context within = span.context();
-      return outer.with_span(within.trace_id(), within.span_id(), within.sampled());
+      using Access = detail::ContextAccess;
+      return Access::make(Access::position(span.context()), Access::data(outer), Access::operation(outer));
     }
 
     ScopedSpan span;
