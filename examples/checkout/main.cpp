@@ -5,6 +5,8 @@
 //   GET  /orders?limit=N    the newest orders with their items (one query for the orders, one more for each of them)
 //   GET  /orders/:id        one order; 404 if there is none
 //   POST /orders            {"customer":"ada","product":1,"quantity":2}; 409 when the stock does not suffice
+//
+// A request's headers traceparent, tracestate, baggage and x-request-id say what it belongs to; the answer names the request.
 
 #include <httplib.h>
 #include <signal.h>
@@ -15,6 +17,7 @@
 #include <string>
 #include <thread>
 #include <weir/bridge/operations_to_spans.hpp>
+#include <weir/core/propagation.hpp>
 #include <weir/operation/wrap.hpp>
 #include <weir/trace/socket_sender.hpp>
 #include <weir/trace/tracer.hpp>
@@ -34,9 +37,24 @@ struct Reply {
 };
 using Handler = std::function<Reply(Database&, const httplib::Request&)>;
 
+/// All that a request says under one name, as HTTP joins it.
+std::string header(const httplib::Request& request, const char* name) {
+  std::string values;
+  for (auto [at, end] = request.headers.equal_range(name); at != end; ++at) (values += values.empty() ? "" : ",") += at->second;
+  return values;
+}
+
+/// What a request belongs to: the caller's trace, or a new one.
+weir::Context context_of(const httplib::Request& request) {
+  const weir::Context context = weir::extract([&](const char* name) { return header(request, name); });
+  return context.request_id().empty() ? context.with_new_request_id() : context;
+}
+
 /// Serves `path` (":name" stands for one segment) with `handler`, as an operation.
 httplib::Server::Handler instrumented(const char* method, std::string route, std::string db_path, Handler handler) {
   return [=](const httplib::Request& request, httplib::Response& response) {
+    const weir::ContextScope scope(context_of(request));
+    response.set_header("x-request-id", std::string(weir::Context::current().request_id()));
     weir::wrap<HandleRequest>({method, route, request.path}, [&] {
       thread_local Database db(db_path);  // one connection per server thread
       Reply reply = handler(db, request);

@@ -56,6 +56,8 @@ class LineBuffer {
   std::string_view view() const noexcept { return {data_, size_}; }
   std::size_t size() const noexcept { return size_; }
   bool failed() const noexcept { return failed_; }
+  /// Forgets what comes after the first `size` bytes. Requires: there are as many.
+  void truncate(std::size_t size) noexcept { size_ = size; }
   /// Empties it, and forgets that it failed. Keeps its memory.
   void clear() noexcept { size_ = 0, limit_ = capacity_, failed_ = false; }
 

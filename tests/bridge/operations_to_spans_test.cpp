@@ -203,6 +203,60 @@ TEST_CASE("a parentless operation joins the trace of the ambient context") {
   CHECK(span.parent_id == remote.span_id().hex());
 }
 
+TEST_CASE("the context of a request that comes in is nearer than a shared operation around it") {
+  Bridged bridged;
+  const Context remote{TraceId{1, 2}, SpanId{3}};
+  const auto connection = start<Request>({"GET", "/connection"});
+  const OperationScope in_connection(connection);
+  {
+    const ContextScope scope(remote);
+    { const Op<Request> request{{"GET", "/a"}}; }
+    { const auto request = start<Request>({"GET", "/b"}); }
+    const auto job = start<Request>({"GET", "/job"});
+    const OperationScope in_job(job);
+    { const Op<Request> nearer{{"GET", "/c"}}; }
+  }
+  { const Op<Request> request{{"GET", "/d"}}; }
+  connection->finish({});
+  for (const char* name : {"GET /a", "GET /b", "GET /job"}) {
+    CHECK(bridged.span(name).trace_id == remote.trace_id().hex());
+    CHECK(bridged.span(name).parent_id == remote.span_id().hex());
+  }
+  CHECK(bridged.span("GET /c").parent_id == bridged.span("GET /job").id);
+  CHECK(bridged.span("GET /d").parent_id == bridged.span("GET /connection").id);
+}
+
+TEST_CASE("what a wrapped callable starts is a child of the span where its context was taken") {
+  Bridged bridged;
+  const auto job = start<Request>({"GET", "/job"});
+  const auto run = [](const Context& context, std::string_view route) {
+    auto work = context.wrap([route] { const Op<Request> request{{"GET", route}}; });
+    std::thread([&] { work(); }).join();
+  };
+  {
+    const ScopedSpan around = bridged.tracer.enter("around");
+    const OperationScope in_job(job);
+    run(Context::current(), "/in job");  // directly in the shared operation, of which the ambient context knows nothing
+    {
+      const Op<Request> stack{{"GET", "/stack"}};
+      run(Context::current(), "/in stack");
+      const ScopedSpan by_hand = bridged.tracer.enter("by hand");
+      run(Context::current(), "/in by hand");
+      run(around.context(), "/in around");
+    }
+    {
+      const ContextScope scope(Context(TraceId{1, 2}, SpanId{3}));
+      run(Context::current(), "/in scope");
+    }
+  }
+  job->finish({});
+  CHECK(bridged.span("GET /in job").parent_id == bridged.span("GET /job").id);
+  CHECK(bridged.span("GET /in stack").parent_id == bridged.span("GET /stack").id);
+  CHECK(bridged.span("GET /in by hand").parent_id == bridged.span("by hand").id);
+  CHECK(bridged.span("GET /in around").parent_id == bridged.span("around").id);
+  CHECK(bridged.span("GET /in scope").parent_id == SpanId{3}.hex());
+}
+
 TEST_CASE("operations that finish out of order leave the nearest open one ambient") {
   Bridged bridged;
   {

@@ -153,6 +153,48 @@ TEST_CASE("an explicit parent leaves the ambient context alone, on whatever thre
   CHECK(named(spans, "root").trace_id != parent.trace_id().hex());
 }
 
+TEST_CASE("a span hands on what its parent's context says of the request") {
+  InMemorySender sink;
+  Tracer tracer{sink};
+  const bool sampled = GENERATE(true, false);
+  const Context request =
+      Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0" + std::to_string(sampled), "rojo=1", "user=ada")
+          .with_request_id("r-1")
+          .with_deadline({});
+  const auto check = [&](const ScopedSpan& span) {
+    CHECK((span.context().span_id() != request.span_id()) == sampled);
+    CHECK(span.context().with_span(request.trace_id(), request.span_id(), sampled) == request);
+  };
+  {
+    ScopedSpan given = tracer.enter(request, "explicit");
+    check(given);
+    check(tracer.enter(given.context(), "below"));
+    std::thread([&] { check(given); }).join();
+    given.end();
+    check(given);
+  }
+  const ContextScope scope(request);
+  const ScopedSpan ambient = tracer.enter("implicit");
+  check(ambient);
+  const ScopedSpan below = tracer.enter("below");
+  check(below);
+  CHECK(Context::current() == below.context());
+}
+
+TEST_CASE("a trace that begins here says that its id is random, one that comes in says what it said") {
+  InMemorySender sink;
+  Tracer tracer{sink};
+  CHECK(tracer.enter("ambient root").context().trace_flags() == 3);
+  CHECK(tracer.enter(Context{}, "explicit root").context().trace_flags() == 3);
+  for (const char* flags : {"01", "03"}) {
+    const Context in = Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-" + std::string(flags));
+    CHECK(tracer.enter(in, "explicit").context().traceparent().substr(53) == flags);
+    const ContextScope scope(in);
+    CHECK(tracer.enter("ambient").context().traceparent().substr(53) == flags);
+  }
+  CHECK(tracer.enter("ambient root").context().trace_flags() == 3);
+}
+
 TEST_CASE("an ambient span that is destroyed on another thread is recorded and touches neither context") {
   InMemorySender sink;
   Tracer tracer{sink};

@@ -210,6 +210,8 @@ class ActivityStart {
   /// from blocks that the thread keeps for this. Throws what T's constructor throws, and std::bad_alloc.
   template <class T, class... Arguments>
   T& follow(Arguments&&... arguments);
+  /// More of that memory: it is there until the activity has ended, aligned for anything. Throws std::bad_alloc.
+  void* allocate(std::size_t size);
   /// Lets another tracker know: for trackers that stand before others. What it throws is dropped.
   void pass_to(ActivityTracker& tracker);
 
@@ -217,7 +219,6 @@ class ActivityStart {
   friend class ActivityTracker;
 
   detail::ActivityRecord& record();
-  void* allocate(std::size_t size);
   void add(Tracking& tracking, bool blocks) noexcept;
   /// In a handler, for what `tracker` threw: drops it. Throws on what unwinds a thread that is cancelled.
   [[gnu::cold]] void threw(const ActivityTracker& tracker);

@@ -4,10 +4,11 @@
 //   root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
 //
 // The span's name is title() of the operation's Args, else the operation's name; its kind is the operation's. What Args,
-// Result and the data events emitted on it describe becomes its attributes (a Failure marks it as failed); an
-// exception that leaves the operation's scope marks it as failed, too. Its parent is the span of the nearest operation above; where there
-// is none, the thread's ambient context. An operation that is its thread's current one makes its span the thread's ambient context, so that
-// spans entered by hand nest below it. One bridge per root: two would nest their spans into each other's traces.
+// Result and the data events emitted on it describe becomes its attributes (a Failure marks it as failed); an exception that
+// leaves the operation's scope marks it as failed, too. Its parent is the span of the nearest operation above; where there is
+// none, or a ContextScope is nearer, the thread's ambient context. An operation that is its thread's current one makes its
+// span the thread's ambient context, so that spans entered by hand nest below it. One bridge per root: two would nest their
+// spans into each other's traces.
 
 #include <memory>
 #include <new>
@@ -67,10 +68,17 @@ class OperationsToSpans final : public Observer {
 
  private:
   struct Open final : Attachment {
-    Open(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept : span(tracer, parent, name, kind) {}
+    Open(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept
+        : span(tracer, parent, name, kind), recorded(span.recording()) {}
     ~Open() override { leave(*this); }  // another thread finished it; its own thread destroys it
+    Context inside(Context outer) const override {
+      if (!recorded) return outer;
+      using Access = detail::ContextAccess;
+      return Access::make(Access::position(span.context()), Access::data(outer), Access::operation(outer));
+    }
 
     ScopedSpan span;
+    const bool recorded;
     bool failed = false;
     const detail::ThreadState* thread = nullptr;  // whose ambient context it became
     detail::Position previous;                    // of that thread
@@ -97,8 +105,11 @@ class OperationsToSpans final : public Observer {
     detail::leave_ambient(open.span.context().span_id(), open.previous);
   }
 
+  /// nullptr if there is none, or if it is not as near as the thread's ambient context.
   const Open* span_above(const Operation& operation) const {
-    for (const Operation* node = operation.parent(); node != nullptr; node = node->parent())
+    const bool here = operation.implicit() || operation.parent() == Operation::current();
+    const Operation* const scoped_under = here ? detail::thread_state.scoped_under : nullptr;
+    for (const Operation* node = operation.parent(); node != nullptr && node != scoped_under; node = node->parent())
       if (const auto* open = static_cast<const Open*>(node->attachment(this))) return open;
     return nullptr;
   }

@@ -32,8 +32,7 @@ class Context {
   static constexpr std::size_t max_request_id_bytes = 256;
 
   Context() noexcept = default;  ///< belongs to no trace: a span started under it is a root
-  Context(TraceId trace, SpanId span, bool sampled = true) noexcept
-      : trace_(trace), span_(span), flags_(sampled ? detail::flag_sampled : std::uint8_t{0}) {}
+  Context(TraceId trace, SpanId span, bool sampled = true) noexcept : trace_(trace), span_(span), flags_(flags_of(trace, sampled)) {}
 
   /// The calling thread's ambient context.
   static Context current() noexcept;
@@ -41,7 +40,8 @@ class Context {
   TraceId trace_id() const noexcept { return trace_; }
   SpanId span_id() const noexcept { return span_; }
   bool sampled() const noexcept { return (flags_ & detail::flag_sampled) != 0; }
-  /// The flags of W3C Trace Context: bit 0 sampled, bit 1 random trace id. Others are not kept.
+  /// The flags of W3C Trace Context: bit 0 sampled, bit 1 random trace id. Others are not kept. Of no trace: those of the one
+  /// that begins under it.
   std::uint8_t trace_flags() const noexcept { return flags_; }
   /// True when it belongs to a trace.
   bool valid() const noexcept { return trace_.valid(); }
@@ -54,7 +54,7 @@ class Context {
   std::string_view tracestate() const noexcept { return data_ ? std::string_view(data_->tracestate) : std::string_view(); }
   /// Key-value pairs that travel with the request: the text of the W3C header of this name, percent-encoded.
   std::string_view baggage() const noexcept { return data_ ? std::string_view(data_->baggage) : std::string_view(); }
-  /// The decoded value of one key; nullopt if it is not there.
+  /// The decoded value of one key, byte by byte as it was set; nullopt if it is not there. Throws std::bad_alloc.
   std::optional<std::string> baggage(std::string_view key) const;
 
   // The same context but for one thing.
@@ -66,11 +66,9 @@ class Context {
   Context with_new_request_id() const noexcept;
   /// The earlier of this one and the one there is.
   Context with_deadline(Deadline deadline) const noexcept;
-  Context with_timeout(std::chrono::nanoseconds timeout) const noexcept {
-    return with_deadline(std::chrono::steady_clock::now() + std::chrono::duration_cast<Deadline::duration>(timeout));
-  }
-  /// Sets the value of a key, or drops the key: an empty `value`. Unchanged if the key is no HTTP token or the whole would
-  /// be longer than 8,192 bytes or 180 pairs.
+  Context with_timeout(std::chrono::nanoseconds timeout) const noexcept;
+  /// Sets the value of a key, any bytes, or drops the key: an empty `value`. Unchanged if the key is no HTTP token or the
+  /// whole would be longer than 8,192 bytes, as encoded, or 180 pairs.
   Context with_baggage(std::string_view key, std::string_view value) const noexcept;
   /// Puts `key` first with this value, as one who changes it must; the last of more than 32 goes. Unchanged if key or value
   /// is not what W3C Trace Context 3.3.1 allows.
@@ -80,30 +78,36 @@ class Context {
   /// A traceparent that is malformed, or none, yields a new trace without tracestate; malformed ones are counted
   /// (malformed_traceparents). What is wrong with the other two never touches the trace.
   static Context from_traceparent(std::string_view traceparent, std::string_view tracestate = {}, std::string_view baggage = {}) noexcept;
-  /// The header's text: "00-<trace id>-<span id>-<flags>". Without a span, a new span id; without a trace: empty.
+  /// The header's text: "00-<trace id>-<span id>-<flags>". Without a span, a new span id; without a trace: empty. Throws
+  /// std::bad_alloc.
   std::string traceparent() const;
 
-  /// `callable` with this context around each call, on whatever thread that is: operations started in the call go under the
-  /// context's, or under the installed root.
+  /// `callable` with this context around each call, on whatever thread that is: see ContextScope. On a thread of a pool, what
+  /// the call starts goes under the context's span and operation; without an operation, under the installed root.
   template <class F>
   auto wrap(F callable) const;
 
   /// Whether all they say is the same.
   friend bool operator==(const Context& a, const Context& b) noexcept {
     return a.trace_ == b.trace_ && a.span_ == b.span_ && a.flags_ == b.flags_ && a.operation_ == b.operation_ &&
-           detail::ContextData::equal(a.data_.get(), b.data_.get());
+           a.request_id() == b.request_id() && a.tracestate() == b.tracestate() && a.baggage() == b.baggage() &&
+           a.deadline() == b.deadline();
   }
 
  private:
   friend class ContextScope;
   friend struct detail::ContextAccess;
 
+  static constexpr std::uint8_t flags_of(TraceId trace, bool sampled) noexcept {
+    return static_cast<std::uint8_t>((sampled ? detail::flag_sampled : 0) | (trace.valid() ? 0 : detail::flag_random));
+  }
   template <class Change>
   Context changed(Change change) const noexcept;
 
   TraceId trace_;
   SpanId span_;
-  std::uint8_t flags_ = detail::flag_sampled;
+  std::uint8_t flags_ = detail::new_trace_flags;
+  bool outside_ = false;  // span_ was current before operation_ was: a span that a bridge opened for that is nearer
   detail::ContextDataRef data_;
   detail::OperationRef operation_;
 };
@@ -111,8 +115,9 @@ class Context {
 /// Traceparent headers that were not what W3C Trace Context says, in this process so far.
 std::uint64_t malformed_traceparents() noexcept;
 
-/// Makes `context` the calling thread's ambient one until the end of the scope, and its operation the current one unless
-/// the current one is below it already. Must end on the thread it began on, in reverse order: not across a co_await.
+/// Makes `context` the calling thread's ambient one until the end of the scope, and its operation, if it has one, the current
+/// one, unless the current one is below it already. Must end on the thread it began on, in reverse order: not across a
+/// co_await. Thread-safety: of one thread.
 class [[nodiscard]] ContextScope {
  public:
   explicit ContextScope(Context context) noexcept;
@@ -124,6 +129,7 @@ class [[nodiscard]] ContextScope {
   Context context_;
   detail::Position previous_;
   const detail::ContextData* previous_data_;
+  const Operation* previous_scoped_under_;
   Operation* previous_operation_ = nullptr;
 };
 
@@ -134,20 +140,25 @@ inline Context Context::current() noexcept {
   context.span_ = thread.span;
   context.flags_ = thread.flags;
   context.data_ = detail::ContextDataRef::share(thread.data);
-  context.operation_ = detail::OperationRef::current();
+  context.operation_ = detail::OperationRef::capture(context.outside_);
   return context;
 }
 
 inline ContextScope::ContextScope(Context context) noexcept
-    : context_(std::move(context)), previous_(detail::position()), previous_data_(detail::thread_state.data) {
+    : context_(std::move(context)),
+      previous_(detail::position()),
+      previous_data_(detail::thread_state.data),
+      previous_scoped_under_(detail::thread_state.scoped_under) {
   detail::set_position({context_.trace_, context_.span_, context_.flags_});
   detail::thread_state.data = context_.data_.get();
   if (context_.operation_) previous_operation_ = context_.operation_.enter();
+  detail::thread_state.scoped_under = context_.outside_ ? nullptr : detail::OperationRef::current();
 }
 
 inline ContextScope::~ContextScope() {
   if (context_.operation_) context_.operation_.leave(previous_operation_);
   detail::thread_state.data = previous_data_;
+  detail::thread_state.scoped_under = previous_scoped_under_;
   detail::set_position(previous_);
   if (detail::thread_state.ended_count != 0) detail::skip_ended(detail::thread_state);
 }

@@ -56,7 +56,8 @@ class ScopedSpan {
   void end() noexcept;
 
   /// For its children, here, on other threads, in other processes. Of a span that is not recorded: its parent's.
-  /// What is not of the span (request id, deadline, baggage) is its parent's.
+  /// What is not of the span (request id, deadline, baggage, operation) is its parent's; of one in the ambient context, what
+  /// is ambient when this is called.
   Context context() const noexcept;
   /// False: attributes need not be computed.
   bool recording() const noexcept { return state_ != State::done; }
@@ -79,10 +80,9 @@ class ScopedSpan {
   bool write(detail::ThreadRing& ring) noexcept;
   void end_slowly() noexcept;
   void restore_context(detail::ThreadState& thread) const noexcept;
-  static void copy_text(std::byte* out, std::string_view text) noexcept;
 
   State state_ = State::done;
-  std::uint8_t flags_ = detail::flag_sampled;
+  std::uint8_t flags_ = detail::new_trace_flags;
   bool root_ = false;  // of the ambient context: there was no trace before
   std::uint8_t slot_ = detail::no_slot;
   std::uint32_t count_ = 0;  // attributes

@@ -21,8 +21,10 @@ namespace detail {
 class ThreadRing;
 struct ContextData;
 
-/// W3C Trace Context, 3.2.2.5 and, for the second, level 2.
+/// W3C Trace Context, 3.2.2.5.
 inline constexpr std::uint8_t flag_sampled = 1, flag_random = 2;
+/// Where there is no trace: those of the trace that begins here.
+inline constexpr std::uint8_t new_trace_flags = flag_sampled | flag_random;
 
 /// What a thread carries. Trivially destructible and constant-initialized: usable from the first to the last instruction
 /// of a thread, thread_local destructors and atexit handlers included.
@@ -30,7 +32,7 @@ struct ThreadState {
   // The ambient context.
   TraceId trace;
   SpanId span;
-  std::uint8_t flags = flag_sampled;
+  std::uint8_t flags = new_trace_flags;
   std::uint8_t ended_count = 0;       // of `ended`
   const ContextData* data = nullptr;  // borrowed from the innermost ContextScope
   // The ring this thread last wrote to, which tracer it belongs to, and all rings of this thread (trace/detail/attach.hpp).
@@ -40,6 +42,9 @@ struct ThreadState {
   // Of activities (activity/activity.hpp): the ids that this thread may still give, and memory for the next.
   std::uint64_t next_activity = 0, activities_end = 0;
   void* spare_block = nullptr;  // freed with the thread's slot (operation/detail/slot.hpp)
+  // The operation that was current when the innermost ContextScope began: spans of it and of those above it are not as near
+  // as the ambient one. Only compared, never followed.
+  const Operation* scoped_under = nullptr;
   // Spans that ended while others, begun under them, were still current: who restores one of these restores what was
   // current before it instead. (Values, not pointers: nothing dangles when a span is destroyed where it should not be.)
   struct Ended {
@@ -58,7 +63,7 @@ WEIR_SHARED_STATE inline constinit thread_local ThreadState thread_state{};
 struct Position {
   TraceId trace;
   SpanId span;
-  std::uint8_t flags = flag_sampled;
+  std::uint8_t flags = new_trace_flags;
 };
 
 inline Position position() noexcept { return {thread_state.trace, thread_state.span, thread_state.flags}; }
@@ -104,13 +109,6 @@ struct ContextData {
       : request_id(other.request_id), tracestate(other.tracestate), baggage(other.baggage), deadline(other.deadline) {}
   ContextData& operator=(const ContextData&) = delete;
 
-  static bool equal(const ContextData* a, const ContextData* b) noexcept {
-    static const ContextData none;
-    if (a == nullptr) a = &none;
-    if (b == nullptr) b = &none;
-    return a->request_id == b->request_id && a->tracestate == b->tracestate && a->baggage == b->baggage && a->deadline == b->deadline;
-  }
-
   mutable std::atomic<std::size_t> references{1};
   std::string request_id, tracestate, baggage;
   std::optional<std::chrono::steady_clock::time_point> deadline;
@@ -151,7 +149,9 @@ class ContextDataRef {
 /// How contexts hold operations without knowing them: set by operation/detail/context_hooks.hpp when the first operation of the
 /// process starts.
 struct OperationHooks {
-  Operation* (*capture)() noexcept;  // the nearest shared operation of the calling thread, counted; or nullptr
+  // The nearest shared operation of the calling thread, counted; or nullptr. `outside`: see Context.
+  Operation* (*capture)(bool& outside) noexcept;
+  const Operation* (*current)() noexcept;
   void (*retain)(Operation*) noexcept;
   void (*release)(Operation*) noexcept;
   Operation* (*enter)(Operation*) noexcept;  // makes it the current one, or one below it; returns what was current
@@ -176,9 +176,14 @@ class OperationRef {
   }
 
   /// The nearest of the calling thread.
-  static OperationRef current() noexcept {
+  static OperationRef capture(bool& outside) noexcept {
     const OperationHooks* const hooks = operation_hooks.load(std::memory_order_acquire);
-    return hooks != nullptr ? adopt(hooks->capture()) : OperationRef();
+    return hooks != nullptr ? adopt(hooks->capture(outside)) : OperationRef();
+  }
+  /// The current operation of the calling thread, on a stack or not.
+  static const Operation* current() noexcept {
+    const OperationHooks* const hooks = operation_hooks.load(std::memory_order_acquire);
+    return hooks != nullptr ? hooks->current() : nullptr;
   }
   static OperationRef adopt(Operation* operation) noexcept {
     OperationRef reference;

@@ -61,8 +61,9 @@ inline Context Context::with_span(TraceId trace, SpanId span, bool sampled) cons
   Context context = *this;
   context.trace_ = trace;
   context.span_ = span;
-  context.flags_ = static_cast<std::uint8_t>((flags_ & ~detail::flag_sampled) | (sampled ? detail::flag_sampled : 0));
-  if (trace != trace_) context.flags_ &= detail::flag_sampled;
+  context.flags_ = flags_of(trace, sampled);
+  if (trace == trace_) context.flags_ |= flags_ & detail::flag_random;
+  context.outside_ = false;
   return context;
 }
 
@@ -80,6 +81,12 @@ inline Context Context::with_new_request_id() const noexcept {
 
 inline Context Context::with_deadline(Deadline deadline) const noexcept {
   return changed([&](detail::ContextData& data) { data.deadline = data.deadline ? std::min(*data.deadline, deadline) : deadline; });
+}
+
+inline Context Context::with_timeout(std::chrono::nanoseconds timeout) const noexcept {
+  const Deadline now = std::chrono::steady_clock::now();
+  if (timeout >= Deadline::max() - now) return with_deadline(Deadline::max());
+  return with_deadline(now + std::chrono::duration_cast<Deadline::duration>(timeout));
 }
 
 inline std::optional<std::string> Context::baggage(std::string_view key) const {
@@ -111,7 +118,6 @@ inline Context Context::from_traceparent(std::string_view traceparent, std::stri
     context = detail::ContextAccess::make(*parent, {}, {});
   } else {
     context.trace_ = {detail::random_word(), detail::random_word()};
-    context.flags_ = detail::flag_sampled | detail::flag_random;
     tracestate = {};
   }
   if (tracestate.empty() && baggage.empty()) return context;

@@ -67,20 +67,15 @@ inline std::string format_traceparent(const Position& position) {
   return text;
 }
 
-/// 3.3.1.3.1: lcalpha (or a digit) and up to 255 of a-z 0-9 _ - * /; or tenant "@" system.
+/// 3.3.1.3.1: a letter or digit and up to 255 of a-z 0-9 _ - * / @. (Level 1 allowed one "@", with a limit for either side.)
 constexpr bool is_tracestate_key(std::string_view key) noexcept {
-  const auto word = [](std::string_view text, std::size_t max) {
-    if (text.empty() || text.size() > max) return false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      const char c = text[i];
-      const bool first = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-      if (!first && (i == 0 || (c != '_' && c != '-' && c != '*' && c != '/'))) return false;
-    }
-    return true;
-  };
-  const std::size_t at = key.find('@');
-  if (at == key.npos) return word(key, 256);
-  return word(key.substr(0, at), 241) && word(key.substr(at + 1), 14);
+  if (key.empty() || key.size() > 256) return false;
+  for (std::size_t i = 0; i < key.size(); ++i) {
+    const char c = key[i];
+    const bool alphanumeric = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+    if (!alphanumeric && (i == 0 || (c != '_' && c != '-' && c != '*' && c != '/' && c != '@'))) return false;
+  }
+  return true;
 }
 /// 3.3.1.3.2: up to 256 printable ASCII characters but "," and "=", the last of them no space.
 constexpr bool is_tracestate_value(std::string_view value) noexcept {
@@ -139,19 +134,30 @@ constexpr bool is_baggage_octet(char c) noexcept {
   return c > 0x20 && c < 0x7f && c != '"' && c != ',' && c != ';' && c != '\\' && c != '%';
 }
 
-/// The header without white space around members. Members that are no key=value are left out, and so is what would be more
-/// than 180 members or 8,192 bytes.
+/// key "=" value, and properties after semicolons: key, or key "=" value; white space around each.
+constexpr bool is_baggage_member(std::string_view member) noexcept {
+  for (bool first = true;; first = false) {
+    const std::size_t semicolon = member.find(';');
+    const std::string_view part = member.substr(0, semicolon);
+    const std::size_t equals = part.find('=');
+    if (!is_token(trim(part.substr(0, equals))) || (first && equals == part.npos)) return false;
+    if (equals != part.npos)
+      for (const char c : trim(part.substr(equals + 1)))
+        if (!is_baggage_octet(c) && c != '%') return false;
+    if (semicolon == member.npos) return true;
+    member.remove_prefix(semicolon + 1);
+  }
+}
+
+/// The header without white space around members. Members that are none are left out, and so is what would be more than 180
+/// members or 8,192 bytes.
 inline std::string parse_baggage(std::string_view header) {
   std::string kept;
   std::size_t count = 0;
   for_each_member(header, [&](std::string_view member) {
-    const std::size_t equals = member.find('=');
-    if (equals == member.npos || count == max_baggage_members || kept.size() + 1 + member.size() > max_baggage_bytes) return;
-    if (!is_token(trim(member.substr(0, equals)))) return;
-    for (const char c : member.substr(equals))
-      if (!is_baggage_octet(c) && c != '%' && c != ';' && c != ' ' && c != '\t') return;
-    if (!kept.empty()) kept += ',';
-    kept += member;
+    const std::size_t comma = kept.empty() ? 0 : 1;
+    if (count == max_baggage_members || kept.size() + comma + member.size() > max_baggage_bytes || !is_baggage_member(member)) return;
+    kept.append(comma, ',').append(member);
     ++count;
   });
   return kept;

@@ -157,12 +157,18 @@ struct ProcessState {
 
 /// How contexts hold shared operations (context_hooks.hpp).
 struct ContextHooks {
-  static Operation* capture() noexcept;
+  static Operation* capture(bool& outside) noexcept;
+  static const Operation* current() noexcept;
   static void retain(Operation* operation) noexcept;
   static void release(Operation* operation) noexcept;
   static Operation* enter(Operation* operation) noexcept;
   static void leave(Operation* previous) noexcept;
-  static constexpr OperationHooks table{&capture, &retain, &release, &enter, &leave};
+  /// Makes `operation`, if there is one, the calling thread's current one. What it returns goes to leave(): the previous one,
+  /// kept until then if it is shared, because it may end meanwhile.
+  static Operation* exchange_current(Operation* operation) noexcept;
+  /// The nearest operation on a stack, from `node` upwards; nullptr if there is none.
+  static Operation* on_stack(Operation* node) noexcept;
+  static constexpr OperationHooks table{&capture, &current, &retain, &release, &enter, &leave};
 };
 
 WEIR_SHARED_STATE inline constinit ProcessState process_state{};
