@@ -5,7 +5,7 @@ set(weir_cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/weir)
 set(weir_pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
 install(TARGETS weir_core EXPORT weirCoreTargets FILE_SET HEADERS FILE_SET parts)
-install(TARGETS weir EXPORT weirWeirTargets FILE_SET HEADERS)
+install(TARGETS weir EXPORT weirWeirTargets FILE_SET HEADERS FILE_SET adapters)
 install(EXPORT weirCoreTargets NAMESPACE weir:: DESTINATION ${weir_cmake_dir})
 install(EXPORT weirWeirTargets NAMESPACE weir:: DESTINATION ${weir_cmake_dir})
 if(TARGET weir_cli)

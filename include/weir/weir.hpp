@@ -10,6 +10,8 @@
 // what may be written down of it
 #include "weir/activity/redaction.hpp"
 // what it becomes
+#include "weir/activity/operation_tracker.hpp"
+#include "weir/activity/span_tracker.hpp"
 #include "weir/bridge/operations_to_spans.hpp"
 #include "weir/trace/tracer.hpp"
 // how it leaves the service

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
+#include <memory>
 #include <new>
 
 #include "activity/record.hpp"
@@ -29,6 +31,18 @@ bool is_over(const ActivityRecord* record) noexcept {
 void report(ActivityRecord* record, const ActivityError& error) noexcept {
   record->each([&](Tracking& tracking) { tracking.failed(error); });
 }
+
+/// As people write it, for one line of a log. `type` may be nullptr.
+class TypeName {
+ public:
+  explicit TypeName(const char* type) noexcept
+      : type_(type), readable_(type != nullptr ? abi::__cxa_demangle(type, nullptr, nullptr, nullptr) : nullptr, std::free) {}
+  std::string_view view() const noexcept { return readable_ != nullptr ? readable_.get() : type_ != nullptr ? type_ : "something"; }
+
+ private:
+  const char* const type_;
+  const std::unique_ptr<char, decltype(&std::free)> readable_;
+};
 
 }  // namespace
 
@@ -64,7 +78,8 @@ void* ActivityRecord::allocate(std::size_t size) {
   return std::exchange(free_, free_ + size);
 }
 
-void ActivityRecord::add(Tracking& tracking) noexcept {
+void ActivityRecord::add(Tracking& tracking, bool blocks) noexcept {
+  blocks_ = blocks_ || blocks;
   *last_ = &tracking;
   last_ = &tracking.next_;
 }
@@ -81,6 +96,16 @@ std::uint64_t ActivityRecord::id() noexcept {
 }
 
 void ActivityRecord::end() noexcept {
+  if (telling_ != 0)
+    end_due_ = true;
+  else
+    finish();
+}
+
+void ActivityRecord::finish() noexcept {
+  end_due_ = false;
+  std::optional<NoCancellation> no_cancellation;
+  if (blocks_) no_cancellation.emplace();
   each([](Tracking& tracking) { tracking.ended(); });
   while (first_ != nullptr) {
     Tracking* const tracking = std::exchange(first_, first_->next_);
@@ -97,17 +122,16 @@ void ActivityRecord::end() noexcept {
 
 void report_error(ActivityRecord* record, const std::exception& error) noexcept {
   if (is_over(record)) return;
-  report(record, {error.what(), &typeid(error), {}});
+  const auto* const with_code = dynamic_cast<const std::system_error*>(&error);
+  report(record, {error.what(), &typeid(error), with_code != nullptr ? with_code->code() : std::error_code()});
 }
 
 void report_error(ActivityRecord* record, const std::exception_ptr& error) noexcept {
   if (error == nullptr || is_over(record)) return;
   try {
     std::rethrow_exception(error);
-  } catch (const std::system_error& thrown) {
-    report(record, {thrown.what(), &typeid(thrown), thrown.code()});
   } catch (const std::exception& thrown) {
-    report(record, {thrown.what(), &typeid(thrown), {}});
+    report_error(record, thrown);
   } catch (...) {
     report(record, {"unknown exception", abi::__cxa_current_exception_type(), {}});
   }
@@ -115,16 +139,22 @@ void report_error(ActivityRecord* record, const std::exception_ptr& error) noexc
 
 void report_error(ActivityRecord* record, std::error_code error) noexcept {
   if (!error || is_over(record)) return;
+  std::string text;
   try {
-    report(record, {error.message(), nullptr, error});
-  } catch (const std::bad_alloc&) {
-    report(record, {error.category().name(), nullptr, error});
-  }
+    text = error.message();
+  } catch (...) {}
+  report(record, {text.empty() ? std::string_view(error.category().name()) : text, nullptr, error});
 }
 
 void report_error(ActivityRecord* record, std::string_view error) noexcept {
   if (error.empty() || is_over(record)) return;
   report(record, {error, nullptr, {}});
+}
+
+void report_error(ActivityRecord* record, const Error& error) noexcept {
+  if (error.message.empty()) return report_error(record, error.code);
+  if (is_over(record)) return;
+  report(record, {error.message, nullptr, error.code});
 }
 
 void report_change(ActivityRecord* record, ActivityChange& change) noexcept {
@@ -140,16 +170,17 @@ Context inside(const ActivityRecord& record, const Context& outer) noexcept {
   return context;
 }
 
-void tracker_threw(std::string_view operation) noexcept {
+void tracker_threw(const std::type_info& tracker) noexcept {
   constexpr std::int64_t pause = 60'000'000'000;  // ns
   activities.exceptions.fetch_add(1, std::memory_order_relaxed);
   const std::int64_t now = std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
   std::int64_t next = activities.next_message.load(std::memory_order_relaxed);
   if (now < next || !activities.next_message.compare_exchange_strong(next, now + pause, std::memory_order_relaxed)) return;
+  NoCancellation no_cancellation;
+  const TypeName type(tracker.name());
   const auto log = [&](std::string_view what) {
-    const Attribute attributes[] = {{"what", what}, {"operation", operation}};
-    stderr_logger().log(Logger::Level::warning, "an activity tracker threw an exception, which is dropped",
-                        std::span(attributes, operation.empty() ? 1 : 2));
+    const Attribute attributes[] = {{"what", what}, {"tracker", type.view()}};
+    stderr_logger().log(Logger::Level::warning, "an activity tracker threw an exception, which is dropped", attributes);
   };
   try {
     throw;
@@ -173,35 +204,45 @@ std::uint64_t ActivityStart::id() { return record().id(); }
 
 void* ActivityStart::allocate(std::size_t size) { return record().allocate(size); }
 
-void ActivityStart::add(Tracking& tracking) noexcept { record_->add(tracking); }
+void ActivityStart::add(Tracking& tracking, bool blocks) noexcept { record_->add(tracking, blocks); }
+
+void ActivityStart::threw(const ActivityTracker& tracker) {
+  if (!detail::is_unwinding_the_thread()) return detail::tracker_threw(typeid(tracker));
+  if (record_ != nullptr) std::exchange(record_, nullptr)->end();
+  throw;
+}
+
+void ActivityStart::pass_to(ActivityTracker& tracker) {
+  try {
+    tracker.started(*this);
+  } catch (...) {
+    threw(tracker);
+  }
+}
 
 const Result<std::string>& ActivityChange::json() noexcept {
   if (std::exchange(made_, true)) return json_;
-  const auto fails = [this](const char* type) {
+  const auto fails = [this](std::errc code, std::string_view text, std::string_view type = {}) {
     try {
-      int status = 0;
-      char* const name = type != nullptr ? abi::__cxa_demangle(type, nullptr, nullptr, &status) : nullptr;
-      std::string message = "the callable threw ";
-      message += name != nullptr ? name : "something";
-      std::free(name);
-      json_ = Error{std::make_error_code(std::errc::bad_message), std::move(message)};
+      json_ = Error{std::make_error_code(code), std::string(text).append(type)};
     } catch (const std::bad_alloc&) {
       json_ = Error{std::make_error_code(std::errc::not_enough_memory), {}};
     }
   };
   if (kind_ != Kind::json) {
-    json_ = Error{std::make_error_code(std::errc::invalid_argument), "no JSON"};
+    fails(std::errc::invalid_argument, "it was reported as a value");
     return json_;
   }
+  detail::NoCancellation no_cancellation;
   try {
     json_ = make_json_(callable_);
   } catch (const std::bad_alloc&) {
-    json_ = Error{std::make_error_code(std::errc::not_enough_memory), "out of memory"};
+    fails(std::errc::not_enough_memory, "out of memory");
   } catch (const std::exception& thrown) {
-    fails(typeid(thrown).name());
+    fails(std::errc::bad_message, "the callable threw ", detail::TypeName(typeid(thrown).name()).view());
   } catch (...) {
     const std::type_info* const type = abi::__cxa_current_exception_type();
-    fails(type != nullptr ? type->name() : nullptr);
+    fails(std::errc::bad_message, "the callable threw ", detail::TypeName(type != nullptr ? type->name() : nullptr).view());
   }
   return json_;
 }
@@ -232,14 +273,8 @@ Result<ChainedTracker> ChainedTracker::create(std::vector<std::shared_ptr<Activi
   return chain;
 }
 
-void ChainedTracker::started(ActivityStart& start) noexcept {
-  for (ActivityTracker* tracker : trackers_) {
-    try {
-      tracker->started(start);
-    } catch (...) {
-      detail::tracker_threw(start.operation());
-    }
-  }
+void ChainedTracker::started(ActivityStart& start) {
+  for (ActivityTracker* tracker : trackers_) start.pass_to(*tracker);
 }
 
 }  // namespace weir::inline v0

@@ -1,50 +1,21 @@
 // Redaction of JSON: the tokens of one document are written again as they come. No document tree, no recursion, whatever the
 // nesting. nlohmann::json only finds the tokens.
-#include <charconv>
 #include <cstdint>
 #include <new>
 #include <nlohmann/json.hpp>
 
 #include "activity/sha256.hpp"
+#include "text/json.hpp"
+#include "text/utf8.hpp"
 #include "weir/activity/redaction.hpp"
-#include "weir/core/text.hpp"
 
 namespace weir::inline v0 {
 
 namespace {
 
-constexpr std::string_view replacement_character = "\xef\xbf\xbd";
+using detail::append_integer;
 
-/// Requires: `text` is UTF-8.
-void append_json_string(std::string& out, std::string_view text) {
-  out += '"';
-  std::size_t copied = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (c >= 0x20 && c != '"' && c != '\\') continue;
-    out.append(text, copied, i - copied);
-    copied = i + 1;
-    switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      default:
-        out += "\\u00";
-        out += "0123456789abcdef"[c >> 4];
-        out += "0123456789abcdef"[c & 15];
-    }
-  }
-  out.append(text, copied);
-  out += '"';
-}
-
-template <class Integer>
-void append_integer(std::string& out, Integer number) {
-  char digits[24];
-  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
-}
+void append_json_string(std::string& out, std::string_view text) { detail::append_json_string(out, text, detail::JsonEscapes::slog); }
 
 /// Receives tokens, in the order of the document, and writes them to `out`. Every function returns false to end the parse.
 class Writer {
@@ -143,28 +114,15 @@ class Writer {
   std::size_t error_position_ = 0;
 };
 
-/// `text`, in `repaired` if it had to be changed, with each byte that is not part of valid UTF-8 replaced by U+FFFD.
-std::string_view valid_utf8(std::string_view text, std::string& repaired) {
-  std::size_t copied = 0;
-  for (std::size_t i = 0; i < text.size();) {
-    const std::size_t length = detail::utf8_length(text.substr(i, 4));
-    if (length == 0) {
-      repaired.append(text, copied, i - copied).append(replacement_character);
-      copied = i + 1;
-    }
-    i += length == 0 ? 1 : length;
-  }
-  if (copied == 0) return text;
-  return repaired.append(text, copied);
-}
-
 Error not_json(std::size_t position) {
   return {std::make_error_code(std::errc::bad_message), "not JSON: unexpected text or end at byte " + std::to_string(position)};
 }
 
 std::string redacted(const Redactor& redactor, std::string_view json, std::size_t& error_position) {
   std::string repaired, out;
-  const std::string_view text = valid_utf8(json, repaired);
+  const bool valid = detail::valid_utf8(json);
+  if (!valid) repaired = detail::repair_utf8(json);
+  const std::string_view text = valid ? json : repaired;
   out.reserve(text.size());
   Writer writer(redactor, out);
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &writer)) {

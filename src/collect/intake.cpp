@@ -4,7 +4,8 @@
 #include <new>
 #include <nlohmann/json.hpp>
 
-#include "trace/text.hpp"
+#include "text/utf8.hpp"
+#include "trace/decode.hpp"
 
 namespace weir::inline v0::detail {
 

@@ -2,7 +2,7 @@
 #include <string>
 #include <string_view>
 
-#include "trace/text.hpp"
+#include "text/json.hpp"
 #include "weir/collect/collector.hpp"
 
 namespace weir::inline v0 {

@@ -16,7 +16,6 @@
 
 #include "collect/forest.hpp"
 #include "collect/guarded.hpp"
-#include "trace/text.hpp"
 
 namespace weir::inline v0 {
 

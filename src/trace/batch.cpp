@@ -1,7 +1,7 @@
 #include "trace/batch.hpp"
 
+#include "text/json.hpp"
 #include "trace/record.hpp"
-#include "trace/text.hpp"
 
 namespace weir::inline v0::detail {
 

@@ -1,12 +1,15 @@
 // Events and spans from JSON. The reader below receives the tokens of one document and fills the Event or Span directly:
 // no document tree, no recursion, whatever the nesting. nlohmann::json only finds the tokens; it is named in this file alone.
+#include "trace/decode.hpp"
+
 #include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 
-#include "trace/text.hpp"
+#include "text/json.hpp"
+#include "text/utf8.hpp"
 
 namespace weir::inline v0 {
 
@@ -122,7 +125,7 @@ class Reader {
     if (raw_depth_ > 0) {
       if (keep_raw_) {
         begin_raw_value();
-        append_json_string(raw_, text, HtmlEscapes::off);
+        append_json_string(raw_, text, JsonEscapes::no_html);
       }
       return true;
     }
@@ -133,7 +136,7 @@ class Reader {
     if (raw_depth_ > 0) {
       if (keep_raw_) {
         begin_raw_value();
-        append_json_string(raw_, text, HtmlEscapes::off);
+        append_json_string(raw_, text, JsonEscapes::no_html);
         raw_ += ':';
         raw_comma_ = false;
       }

@@ -2,13 +2,17 @@
 #include <utility>
 #include <vector>
 
-#include "trace/text.hpp"
+#include "text/json.hpp"
+#include "text/time.hpp"
+#include "weir/trace/event.hpp"
 
 namespace weir::inline v0 {
 
-namespace detail {
-
 namespace {
+
+using detail::append_integer;
+using detail::append_json_string;
+using detail::append_time;
 
 /// `,"key":` for a key that needs no escapes.
 void append_key(std::string& out, std::string_view key, char before = ',') {
@@ -57,8 +61,6 @@ void append_span_fields(std::string& out, const Span& span) {
   append_attrs(out, span.attrs);
 }
 
-}  // namespace
-
 void append_json(std::string& out, const Event& event) {
   append_key(out, "type", '{');
   append_integer(out, static_cast<std::int32_t>(event.type));
@@ -98,19 +100,19 @@ void append_json(std::string& out, const Span& root) {
   }
 }
 
-}  // namespace detail
+}  // namespace
 
 std::string to_json(const Event& event) {
   std::string out;
   out.reserve(256);
-  detail::append_json(out, event);
+  append_json(out, event);
   return out;
 }
 
 std::string to_json(const Span& span) {
   std::string out;
   out.reserve(256);
-  detail::append_json(out, span);
+  append_json(out, span);
   return out;
 }
 

@@ -3,7 +3,8 @@
 #include <charconv>
 #include <cstring>
 
-#include "trace/text.hpp"
+#include "text/json.hpp"
+#include "text/time.hpp"
 #include "weir/core/ids.hpp"
 #include "weir/trace/detail/name_table.hpp"
 

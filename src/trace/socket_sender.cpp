@@ -19,9 +19,10 @@
 #include <vector>
 
 #include "net/unix_socket.hpp"
+#include "text/json.hpp"
+#include "text/time.hpp"
 #include "trace/batch.hpp"
 #include "trace/ring_set.hpp"
-#include "trace/text.hpp"
 #include "weir/core/ids.hpp"
 #include "weir/trace/detail/attach.hpp"
 

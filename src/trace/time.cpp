@@ -1,48 +1,12 @@
 // RFC 3339, in and out.
-#include <charconv>
-#include <cstring>
-#include <limits>
-
-#include "trace/text.hpp"
+#include "text/time.hpp"
+#include "weir/trace/span.hpp"
 
 namespace weir::inline v0 {
 
 namespace {
 
-using std::chrono::days;
-using std::chrono::nanoseconds;
-using std::chrono::seconds;
-
 constexpr std::int64_t nanos_per_second = 1'000'000'000;
-
-void put_digits(char* out, unsigned value, int count) {
-  for (int i = count - 1; i >= 0; --i, value /= 10) out[i] = static_cast<char>('0' + value % 10);
-}
-
-/// "2006-01-02T15:04:05" of one second, kept because the next time is most likely of the same second.
-struct CachedSecond {
-  std::int64_t second = std::numeric_limits<std::int64_t>::min();
-  char text[19];
-};
-
-const CachedSecond& render_second(std::int64_t second) {
-  static thread_local CachedSecond cached;
-  if (cached.second != second) {
-    const std::chrono::sys_seconds point{seconds{second}};
-    const auto day = std::chrono::floor<days>(point);
-    const std::chrono::year_month_day date{day};
-    const auto in_day = static_cast<unsigned>((point - day).count());
-    std::memcpy(cached.text, "0000-00-00T00:00:00", sizeof cached.text);
-    put_digits(cached.text, static_cast<unsigned>(static_cast<int>(date.year())), 4);
-    put_digits(cached.text + 5, static_cast<unsigned>(date.month()), 2);
-    put_digits(cached.text + 8, static_cast<unsigned>(date.day()), 2);
-    put_digits(cached.text + 11, in_day / 3600, 2);
-    put_digits(cached.text + 14, in_day / 60 % 60, 2);
-    put_digits(cached.text + 17, in_day % 60, 2);
-    cached.second = second;
-  }
-  return cached;
-}
 
 /// Reads fixed-width decimal fields from the front of a text.
 class Fields {
@@ -89,28 +53,6 @@ Error time_error(const char* message) { return {std::make_error_code(std::errc::
 
 }  // namespace
 
-void detail::append_time(std::string& out, Timestamp time) {
-  const std::int64_t total = time.time_since_epoch().count();
-  std::int64_t second = total / nanos_per_second, fraction = total % nanos_per_second;
-  if (fraction < 0) {  // the second that begins before it; std::chrono::floor would overflow at the earliest times
-    --second;
-    fraction += nanos_per_second;
-  }
-  const auto nanos = static_cast<unsigned>(fraction);
-  const CachedSecond& cached = render_second(second);
-  char text[sizeof cached.text + 11];
-  std::memcpy(text, cached.text, sizeof cached.text);
-  std::size_t size = sizeof cached.text;
-  if (nanos != 0) {
-    text[size] = '.';
-    put_digits(text + size + 1, nanos, 9);
-    size += 10;
-    while (text[size - 1] == '0') --size;
-  }
-  text[size++] = 'Z';
-  out.append(text, size);
-}
-
 std::string format_time(Timestamp time) {
   std::string out;
   detail::append_time(out, time);
@@ -152,7 +94,7 @@ Result<Timestamp> parse_time(std::string_view text) {
   if (__builtin_mul_overflow(total, nanos_per_second, &result) || __builtin_add_overflow(result, nanos, &result)) {
     return time_error("a time before 1677 or after 2262");
   }
-  return Timestamp{nanoseconds{result}};
+  return Timestamp{std::chrono::nanoseconds{result}};
 }
 
 }  // namespace weir::inline v0

@@ -29,4 +29,6 @@ breaks(include/weir/trace/tracer.hpp "\"weir/operation/operation.hpp\"" "\"weir/
 breaks(include/weir/collect/collector.hpp "\"weir/view/tree.hpp\"" "\"operation.hpp\"")
 breaks(src/collect/intake.cpp "\"cli/output.hpp\"" "\"weir/view/tree.hpp\"")
 breaks(src/net/unix_socket.cpp "\"trace/record.hpp\"")
+breaks(include/weir/activity/redaction.hpp "\"text/json.hpp\"")
+breaks(src/text/time.cpp "\"trace/record.hpp\"" "\"weir/trace/event.hpp\"" "\"net/unix_socket.hpp\"")
 breaks(src/trace/batch.cpp "\"collect/intake.hpp\"" "\"cli/output.hpp\"")

@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "support/catch.hpp"
-#include "trace/text.hpp"
+#include "text/utf8.hpp"
+#include "trace/decode.hpp"
 
 using namespace weir;
 

@@ -46,6 +46,7 @@ void report_error(ActivityRecord* record, const std::exception& error) noexcept;
 void report_error(ActivityRecord* record, const std::exception_ptr& error) noexcept;
 void report_error(ActivityRecord* record, std::error_code error) noexcept;
 void report_error(ActivityRecord* record, std::string_view error) noexcept;
+void report_error(ActivityRecord* record, const Error& error) noexcept;
 void report_change(ActivityRecord* record, ActivityChange& change) noexcept;
 void end_activity(ActivityRecord* record) noexcept;
 Context inside(const ActivityRecord& record, const Context& outer) noexcept;
@@ -87,6 +88,7 @@ class ActivityChange {
 
 /// One thing that is being done. Not for signal handlers. Move-only; ends when it is destroyed, ended or assigned to. What is reported
 /// afterwards is ignored and counted. Nothing is thrown at the caller, whatever trackers throw. All arguments are borrowed for the call.
+/// Its thread is not cancelled in here.
 /// Thread-safety: Distinct objects: safe. Shared: unsafe.
 class [[nodiscard]] Activity {
  public:
@@ -107,7 +109,7 @@ class [[nodiscard]] Activity {
   void report_error(const std::exception_ptr& error) noexcept { report(error); }  ///< null: no error, ignored
   void report_error(std::error_code error) noexcept { report(error); }            ///< value 0: no error, ignored
   void report_error(std::string_view error) noexcept { report(error); }           ///< empty: no error, ignored
-  void report_error(const Error& error) noexcept { report(std::string_view(error.message)); }
+  void report_error(const Error& error) noexcept { report(error); }               ///< neither code nor message: no error, ignored
 
   /// It changed something: `id` names what. `data`, what it is like now: a value, or a callable returning JSON text, which
   /// is called at most once, before this returns, and only if somebody wants the text.
@@ -163,10 +165,11 @@ class ActivityTracker {
   virtual ~ActivityTracker() = default;
 
   /// `operation`: a verb, `subject`: the kind of thing it is done to. Short texts, the same for all activities of a kind:
-  /// they become names of metrics. What tells them apart belongs into `attributes`.
-  Activity start(const Context& context, std::string_view operation, std::string_view subject, Attributes attributes = {}) noexcept;
+  /// they become names of metrics. What tells them apart belongs into `attributes`. Throws nothing; that the thread is
+  /// cancelled in a tracker passes.
+  Activity start(const Context& context, std::string_view operation, std::string_view subject, Attributes attributes = {});
   /// Under the thread's ambient context, and current until it ends: on this thread, in reverse order.
-  Activity start(std::string_view operation, std::string_view subject, Attributes attributes = {}) noexcept;
+  Activity start(std::string_view operation, std::string_view subject, Attributes attributes = {});
 
  protected:
   ActivityTracker() = default;
@@ -174,7 +177,7 @@ class ActivityTracker {
   ActivityTracker& operator=(const ActivityTracker&) = default;
 
  private:
-  friend class ChainedTracker;
+  friend class ActivityStart;
   /// An activity begins: start.follow<…>(…) to hear more of it (tracker.hpp).
   virtual void started(ActivityStart& start) = 0;
 };
@@ -207,13 +210,18 @@ class ActivityStart {
   /// from blocks that the thread keeps for this. Throws what T's constructor throws, and std::bad_alloc.
   template <class T, class... Arguments>
   T& follow(Arguments&&... arguments);
+  /// More of that memory: it is there until the activity has ended, aligned for anything. Throws std::bad_alloc.
+  void* allocate(std::size_t size);
+  /// Lets another tracker know: for trackers that stand before others. What it throws is dropped.
+  void pass_to(ActivityTracker& tracker);
 
  private:
   friend class ActivityTracker;
 
   detail::ActivityRecord& record();
-  void* allocate(std::size_t size);
-  void add(Tracking& tracking) noexcept;
+  void add(Tracking& tracking, bool blocks) noexcept;
+  /// In a handler, for what `tracker` threw: drops it. Throws on what unwinds a thread that is cancelled.
+  [[gnu::cold]] void threw(const ActivityTracker& tracker);
 
   // Few and adjacent, because an activity that nobody follows costs these stores and a virtual call.
   const Context* context_;
@@ -227,7 +235,7 @@ class ActivityStart {
 /// What happened in this process so far behind the backs of activities.
 struct ActivityStats {
   std::uint64_t late_reports = 0;  ///< reported after the end, or on a moved-from activity: ignored
-  std::uint64_t exceptions = 0;    ///< thrown by trackers: dropped; the first of a minute is logged
+  std::uint64_t exceptions = 0;    ///< thrown by trackers: dropped; the first of a minute is logged (stderr_logger)
 };
 ActivityStats activity_stats() noexcept;
 
@@ -245,29 +253,26 @@ struct Activities {
   std::atomic<std::int64_t> next_message{0};  // steady nanoseconds before which no exception is logged
 };
 WEIR_SHARED_STATE inline constinit Activities activities{};
-
-/// In a handler: counts the exception that is being handled, and logs it.
-void tracker_threw(std::string_view operation) noexcept;
 }  // namespace detail
 
 inline Activity ActivityTracker::start(const Context& context, std::string_view operation, std::string_view subject,
-                                       Attributes attributes) noexcept {
+                                       Attributes attributes) {
   ActivityStart start(context, operation, subject, attributes, false);
   try {
     started(start);
   } catch (...) {
-    detail::tracker_threw(operation);
+    start.threw(*this);
   }
   return Activity(start.record_);
 }
 
-inline Activity ActivityTracker::start(std::string_view operation, std::string_view subject, Attributes attributes) noexcept {
+inline Activity ActivityTracker::start(std::string_view operation, std::string_view subject, Attributes attributes) {
   const Context context = Context::current();
   ActivityStart start(context, operation, subject, attributes, true);
   try {
     started(start);
   } catch (...) {
-    detail::tracker_threw(operation);
+    start.threw(*this);
   }
   return Activity(start.record_);
 }

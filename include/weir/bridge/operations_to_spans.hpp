@@ -68,10 +68,17 @@ class OperationsToSpans final : public Observer {
 
  private:
   struct Open final : Attachment {
-    Open(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept : span(tracer, parent, name, kind) {}
+    Open(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept
+        : span(tracer, parent, name, kind), recorded(span.recording()) {}
     ~Open() override { leave(*this); }  // another thread finished it; its own thread destroys it
+    Context inside(Context outer) const override {
+      if (!recorded) return outer;
+      using Access = detail::ContextAccess;
+      return Access::make(Access::position(span.context()), Access::data(outer), Access::operation(outer));
+    }
 
     ScopedSpan span;
+    const bool recorded;
     bool failed = false;
     const detail::ThreadState* thread = nullptr;  // whose ambient context it became
     detail::Position previous;                    // of that thread

@@ -2,7 +2,9 @@
 // Logger: where weir reports what happens behind the program's back (a collector that went away, a listener that threw).
 // One virtual call; the default writes one line to stderr.
 
+#include <cstddef>
 #include <cstdio>
+#include <new>
 #include <span>
 #include <string_view>
 
@@ -68,7 +70,8 @@ class StderrLogger final : public Logger {
 /// The default logger: warnings and errors as one line each to stderr, control characters escaped; a library that is well
 /// says nothing. Never destroyed.
 inline Logger& stderr_logger() {
-  static Logger* const logger = new detail::StderrLogger;
+  alignas(detail::StderrLogger) static std::byte memory[sizeof(detail::StderrLogger)];  // whoever is out of memory says so
+  static Logger* const logger = new (memory) detail::StderrLogger;
   return *logger;
 }
 

@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "weir/core/attribute.hpp"
+#include "weir/core/context.hpp"
 #include "weir/operation/detail/event_type.hpp"
 
 namespace weir::inline v0 {
@@ -124,6 +125,8 @@ concept ObserverPointer = requires(P pointer) {
 class Attachment {
  public:
   virtual ~Attachment() = default;
+  /// What a context that surrounds the operation is inside it, as far as this observer is concerned.
+  virtual Context inside(Context outer) const { return outer; }
   static void* operator new(std::size_t size);
   static void* operator new(std::size_t size, const std::nothrow_t&) noexcept;
   static void operator delete(void* block, std::size_t size) noexcept;

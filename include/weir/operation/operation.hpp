@@ -37,6 +37,7 @@
 namespace weir::inline v0 {
 
 class Root;
+class Under;
 template <class T>
 class Handle;
 
@@ -48,6 +49,10 @@ template <class T>
 constexpr OperationInfo make_operation_info();
 template <class T>
 void destroy_shared(Operation* operation);
+/// start<T>. `current`: and as the calling thread's current operation (implicit()), until it finishes here. Its handle must
+/// not be the last to go while it may still be current on another thread.
+template <OperationType T>
+Handle<T> start_shared(Under parent, const typename T::Args& args, T state, bool current);
 }  // namespace detail
 
 /// A node of the tree without its type. Thread-safety: shared: safe, as long as it lives.
@@ -102,6 +107,8 @@ class Operation {
   void attach(const void* owner, Attachment& state) noexcept;
   /// What `owner` attached; nullptr if nothing, as on operations that were running when the observer was registered.
   Attachment* attachment(const void* owner) const noexcept;
+  /// What a context that surrounds this operation is inside it: with the span that a bridge opened for it.
+  Context inside(Context outer) const;
 
   /// The current operation of the calling thread: the innermost with an implicit parent, or that of the innermost
   /// OperationScope; nullptr if there is none. Never a root.
@@ -227,10 +234,12 @@ class Op : public Operation {
   template <class U>
   friend constexpr detail::OperationInfo detail::make_operation_info();
   template <OperationType U>
-  friend Handle<U> start(Under parent, const typename U::Args& args, U state);
+  friend Handle<U> detail::start_shared(Under parent, const typename U::Args& args, U state, bool current);
   template <class U>
   friend void detail::destroy_shared(Operation* operation);
-  struct SharedTag {};
+  struct SharedTag {
+    bool current;
+  };
   Op(SharedTag, Under parent, T state, detail::Slot* me) noexcept;
   void begin_in_thread(const Args& args);
   void begin_under(Under parent, const Args& args);
@@ -270,7 +279,7 @@ class Handle {
 
  private:
   template <OperationType U>
-  friend Handle<U> start(Under parent, const typename U::Args& args, U state);
+  friend Handle<U> detail::start_shared(Under parent, const typename U::Args& args, U state, bool current);
   template <class U>
   friend Under under(const Handle<U>& parent) noexcept;
   explicit Handle(Op<T>* op) noexcept : op_(op) {}

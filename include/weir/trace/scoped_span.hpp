@@ -80,7 +80,6 @@ class ScopedSpan {
   bool write(detail::ThreadRing& ring) noexcept;
   void end_slowly() noexcept;
   void restore_context(detail::ThreadState& thread) const noexcept;
-  static void copy_text(std::byte* out, std::string_view text) noexcept;
 
   State state_ = State::done;
   std::uint8_t flags_ = detail::new_trace_flags;

@@ -1,6 +1,6 @@
 #pragma once
 // What a Context (core/context.hpp) asks of operations: it keeps the nearest shared operation alive, and makes it the current
-// one where its work runs. Operations on stacks are left to their threads.
+// one where its work runs. Operations on stacks are left to their threads, and so is what is shared and under one of these.
 
 #include "weir/operation/detail/dispatch.hpp"
 
@@ -8,13 +8,23 @@ namespace weir::inline v0::detail {
 
 inline Operation* ContextHooks::capture(bool& outside) noexcept {
   Operation* const current = Operation::current();
-  Operation* node = current;
-  while (node != nullptr && node->owner_ != no_thread) node = node->owner_ != every_thread ? node->parent_ : nullptr;
-  if (node == nullptr) return nullptr;
+  Operation* shared = nullptr;
+  for (Operation* node = current; node != nullptr; node = node->parent_) {
+    if (node->owner_ == no_thread)
+      shared = shared != nullptr ? shared : node;
+    else if (node->owner_ != every_thread)
+      shared = nullptr;
+  }
+  if (shared == nullptr) return nullptr;
   // What runs directly under it, by OperationScope, has the ambient context of before, unless a ContextScope is inside.
-  outside = node == current && thread_state.scoped_under != node;
-  retain(node);
-  return node;
+  outside = shared == current && !shared->implicit() && thread_state.scoped_under != shared;
+  retain(shared);
+  return shared;
+}
+
+inline Operation* ContextHooks::on_stack(Operation* node) noexcept {
+  while (node != nullptr && node->owner_ == no_thread) node = node->parent_;
+  return node != nullptr && node->owner_ != every_thread ? node : nullptr;
 }
 
 inline const Operation* ContextHooks::current() noexcept { return Operation::current(); }
@@ -23,18 +33,25 @@ inline void ContextHooks::retain(Operation* operation) noexcept { operation->ref
 inline void ContextHooks::release(Operation* operation) noexcept { Dispatch::release_shared(operation); }
 
 inline Operation* ContextHooks::enter(Operation* operation) noexcept {
+  for (const Operation* node = Operation::current(); node != nullptr; node = node->parent_)
+    if (node == operation) return exchange_current(nullptr);
+  return exchange_current(operation);
+}
+
+inline Operation* ContextHooks::exchange_current(Operation* operation) noexcept {
   Slot* const me = this_slot();
+  if (me->is_inert()) return nullptr;
   Operation* const previous = me->current;
-  if (me->is_inert()) return previous;
-  for (const Operation* node = previous; node != nullptr; node = node->parent_)
-    if (node == operation) return previous;
-  me->current = operation;
+  if (previous != nullptr && previous->owner_ == no_thread) retain(previous);
+  if (operation != nullptr) me->current = operation;
   return previous;
 }
 
 inline void ContextHooks::leave(Operation* previous) noexcept {
   Slot* const me = this_slot();
-  if (!me->is_inert()) me->current = Dispatch::nearest_unfinished(previous);
+  if (me->is_inert()) return;
+  me->current = Dispatch::nearest_unfinished(previous);
+  if (previous != nullptr && previous->owner_ == no_thread) release(previous);
 }
 
 }  // namespace weir::inline v0::detail

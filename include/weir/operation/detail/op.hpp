@@ -220,6 +220,11 @@ inline Attachment* Operation::attachment(const void* owner) const noexcept {
   while (state != nullptr && state->owner_ != owner) state = state->next_;
   return state;
 }
+inline Context Operation::inside(Context outer) const {
+  if ((own_ & has_attachments) != 0)
+    for (const Attachment* state = attachments_; state != nullptr; state = state->next_) outer = state->inside(std::move(outer));
+  return outer;
+}
 
 // ---- Op
 
@@ -268,12 +273,15 @@ inline void Op<T>::begin_under(Under under, const Args& args) {
 }
 
 template <class T>
-inline Op<T>::Op(SharedTag, Under under, T state, detail::Slot* me) noexcept
+inline Op<T>::Op(SharedTag shared, Under under, T state, detail::Slot* me) noexcept
     : Operation(detail::no_thread, &detail::operation_info<T>), value_(std::move(state)) {
   home_ = &me->shared;
   references_.store(1, std::memory_order_relaxed);
   finisher_.store(0, std::memory_order_relaxed);
   own_ = detail::Dispatch::go_under(*this, under, me);
+  if (!shared.current) return;
+  own_ |= in_thread;
+  me->current = this;
 }
 
 template <class T>
@@ -374,15 +382,20 @@ Handle<T>::~Handle() {
 }
 
 template <OperationType T>
-Handle<T> start(Under parent, const typename T::Args& args, T state) {
+Handle<T> detail::start_shared(Under parent, const typename T::Args& args, T state, bool current) {
   detail::Slot* const me = detail::this_slot();
   if (me->is_inert()) return {};
   void* const memory = detail::allocate_for<Op<T>>(me);
   if (memory == nullptr) return {};
-  auto* const op = new (memory) Op<T>(typename Op<T>::SharedTag{}, parent, std::move(state), me);
+  auto* const op = new (memory) Op<T>(typename Op<T>::SharedTag{current}, parent, std::move(state), me);
   Handle<T> handle(op);
   op->begin(args, me);
   return handle;
+}
+
+template <OperationType T>
+Handle<T> start(Under parent, const typename T::Args& args, T state) {
+  return detail::start_shared<T>(parent, args, std::move(state), false);
 }
 template <OperationType T>
 Handle<T> start(const typename T::Args& args, T state) {
@@ -390,19 +403,11 @@ Handle<T> start(const typename T::Args& args, T state) {
   return start<T>(current != nullptr ? under(*current) : under_root(), args, std::move(state));
 }
 
-inline OperationScope::OperationScope(Operation& operation) noexcept {
-  detail::Slot* const me = detail::this_slot();
-  previous_ = me->is_inert() ? nullptr : std::exchange(me->current, &operation);
-}
+inline OperationScope::OperationScope(Operation& operation) noexcept : previous_(detail::ContextHooks::exchange_current(&operation)) {}
 template <class T>
-OperationScope::OperationScope(const Handle<T>& operation) noexcept {
-  detail::Slot* const me = detail::this_slot();
-  previous_ = operation && !me->is_inert() ? std::exchange(me->current, &*operation) : me->current;
-}
-inline OperationScope::~OperationScope() {
-  detail::Slot* const me = detail::this_slot();
-  if (!me->is_inert()) me->current = detail::Dispatch::nearest_unfinished(previous_);
-}
+OperationScope::OperationScope(const Handle<T>& operation) noexcept
+    : previous_(detail::ContextHooks::exchange_current(operation ? &*operation : nullptr)) {}
+inline OperationScope::~OperationScope() { detail::ContextHooks::leave(previous_); }
 
 // ---- roots
 

@@ -163,6 +163,11 @@ struct ContextHooks {
   static void release(Operation* operation) noexcept;
   static Operation* enter(Operation* operation) noexcept;
   static void leave(Operation* previous) noexcept;
+  /// Makes `operation`, if there is one, the calling thread's current one. What it returns goes to leave(): the previous one,
+  /// kept until then if it is shared, because it may end meanwhile.
+  static Operation* exchange_current(Operation* operation) noexcept;
+  /// The nearest operation on a stack, from `node` upwards; nullptr if there is none.
+  static Operation* on_stack(Operation* node) noexcept;
   static constexpr OperationHooks table{&capture, &current, &retain, &release, &enter, &leave};
 };
 

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "weir/core/detail/copy_padded.hpp"
 #include "weir/core/version.hpp"
 
 namespace weir::inline v0::detail {
@@ -78,7 +79,5 @@ constexpr std::uint64_t attribute_word(std::uint32_t key, std::uint64_t type, st
 constexpr std::uint32_t attribute_key(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word); }
 constexpr std::size_t attribute_bytes(std::uint64_t word) noexcept { return word >> 32 & 0xfffffff; }
 constexpr unsigned attribute_type(std::uint64_t word) noexcept { return static_cast<unsigned>(word >> 60); }
-/// A value of `bytes` as it is padded.
-constexpr std::size_t padded(std::size_t bytes) noexcept { return (bytes + 7) & ~std::size_t{7}; }
 
 }  // namespace weir::inline v0::detail

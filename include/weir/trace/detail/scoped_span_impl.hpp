@@ -112,52 +112,10 @@ inline Context ScopedSpan::context() const noexcept {
   std::byte* out = attributes_ + size_;
   const std::uint64_t head = detail::attribute_word(key, static_cast<std::uint64_t>(AttributeValue::Type::string), text.size());
   std::memcpy(out, &head, sizeof head);
-  copy_text(out + sizeof head, text);
+  detail::copy_padded(out + sizeof head, text);
   size_ += static_cast<std::uint32_t>(sizeof head + detail::padded(text.size()));
   ++count_;
 }
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Warray-bounds"  // GCC 12 judges the branches for longer texts by a short literal
-#pragma GCC diagnostic ignored "-Wstringop-overread"
-#endif
-
-/// Copies and pads with zeros. Short texts, which are most, without a call: two moves that overlap.
-[[gnu::always_inline]] inline void ScopedSpan::copy_text(std::byte* out, std::string_view text) noexcept {
-  const char* in = text.data();
-  const std::size_t size = text.size();
-  if (size > 16) {
-    const std::uint64_t zero = 0;
-    std::memcpy(out + detail::padded(size) - 8, &zero, 8);
-    std::memcpy(out, in, size);
-  } else if (size > 8) {
-    std::uint64_t head = 0, tail = 0;
-    std::memcpy(&head, in, 8);
-    std::memcpy(&tail, in + size - 8, 8);
-    tail >>= (16 - size) * 8;
-    std::memcpy(out, &head, 8);
-    std::memcpy(out + 8, &tail, 8);
-  } else if (size > 0) {
-    std::uint64_t word = 0;
-    if (size == 8) {
-      std::memcpy(&word, in, 8);
-    } else if (size >= 4) {
-      std::uint32_t head = 0, tail = 0;
-      std::memcpy(&head, in, 4);
-      std::memcpy(&tail, in + size - 4, 4);
-      word = head | static_cast<std::uint64_t>(tail) << (size - 4) * 8;
-    } else {
-      const auto byte = [in](std::size_t i) { return static_cast<std::uint64_t>(static_cast<unsigned char>(in[i])); };
-      word = byte(0) | byte(size / 2) << size / 2 * 8 | byte(size - 1) << (size - 1) * 8;
-    }
-    std::memcpy(out, &word, 8);
-  }
-}
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
 
 /// For one more attribute. False: it is left out, and counted.
 [[gnu::noinline, gnu::cold]] inline bool ScopedSpan::make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept {

@@ -1,0 +1,70 @@
+#pragma once
+// Where the lines of a LogTracker go: stderr, a file, a callable; or whatever derives from LogSink (spdlog_sink.hpp).
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "weir/core/logger.hpp"
+#include "weir/core/result.hpp"
+
+namespace weir::inline v0 {
+
+/// One event, one line. Borrowed for the call.
+struct LogLine {
+  Logger::Level level = Logger::Level::info;
+  std::string_view text;  ///< the line with its newline; the texts of one call follow each other in memory
+  std::string_view body;  ///< of the text format, without time, level and newline; of JSON: the whole object
+};
+
+/// Implementations may be called by several threads at once; they must not throw, nor log with the tracker they serve.
+class LogSink {
+ public:
+  virtual ~LogSink() = default;
+  /// Writes lines, the oldest first, and returns how many. Fewer than there are: the others are lost, and `error` says why;
+  /// the tracker counts them and reports it once.
+  virtual std::size_t write(std::span<const LogLine> lines, std::error_code& error) noexcept = 0;
+};
+
+/// Standard error. One that is never destroyed.
+std::shared_ptr<LogSink> stderr_sink();
+
+/// A file that lines are appended to, each batch in one write. Several processes may append to one file. What could not be
+/// written whole (the disk is full) may leave a piece of a line, which the next write ends with a newline.
+class FileSink final : public LogSink {
+ public:
+  /// Creates the file, readable for its owner and group, if it is not there. Error: from open(2), naming the file.
+  static Result<std::shared_ptr<FileSink>> open(std::string path);
+  ~FileSink() override;
+  FileSink(const FileSink&) = delete;
+  FileSink& operator=(const FileSink&) = delete;
+
+  std::size_t write(std::span<const LogLine> lines, std::error_code& error) noexcept override;
+  /// Opens the path anew, after somebody has moved the file away (logrotate). On an error the old file stays in use.
+  Result<void> reopen();
+
+ private:
+  class Descriptor;
+  FileSink(std::string path, int descriptor) noexcept;
+  std::string path_;
+  std::unique_ptr<Descriptor> descriptor_;
+};
+
+/// A callable: called as callable(const LogLine&), one line at a time. What it throws counts as a lost line.
+class FunctionSink final : public LogSink {
+ public:
+  explicit FunctionSink(std::function<void(const LogLine&)> callable);
+  ~FunctionSink() override;
+  std::size_t write(std::span<const LogLine> lines, std::error_code& error) noexcept override;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace weir::inline v0

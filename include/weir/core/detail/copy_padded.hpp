@@ -1,0 +1,69 @@
+#pragma once
+// How short texts get into records.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "weir/core/version.hpp"
+
+namespace weir::inline v0::detail {
+
+/// Rounded up to a multiple of 8.
+constexpr std::size_t padded(std::size_t size) noexcept { return (size + 7) & ~std::size_t{7}; }
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Warray-bounds"  // GCC 12 judges the branches for longer texts by a short literal
+#pragma GCC diagnostic ignored "-Wstringop-overread"
+#endif
+
+/// Copies `text` to `out`, which is aligned to 8, and pads it with zeros to a multiple of 8. Short texts, which are most, without a
+/// call, and as whole words, so that who reads words afterwards need not wait for the stores.
+[[gnu::always_inline]] inline void copy_padded(std::byte* out, std::string_view text) noexcept {
+  const char* in = text.data();
+  const std::size_t size = text.size();
+  if (size > 16) {
+    const std::uint64_t zero = 0;
+    std::memcpy(out + padded(size) - 8, &zero, 8);
+    std::memcpy(out, in, size);
+  } else if (size > 8) {
+    std::uint64_t head = 0, tail = 0;
+    std::memcpy(&head, in, 8);
+    std::memcpy(&tail, in + size - 8, 8);
+    tail >>= (16 - size) * 8;
+    std::memcpy(out, &head, 8);
+    std::memcpy(out + 8, &tail, 8);
+  } else if (size > 0) {
+    std::uint64_t word = 0;
+    if (size == 8) {
+      std::memcpy(&word, in, 8);
+    } else if (size >= 4) {
+      std::uint32_t head = 0, tail = 0;
+      std::memcpy(&head, in, 4);
+      std::memcpy(&tail, in + size - 4, 4);
+      word = head | static_cast<std::uint64_t>(tail) << (size - 4) * 8;
+    } else {
+      const auto byte = [in](std::size_t i) { return static_cast<std::uint64_t>(static_cast<unsigned char>(in[i])); };
+      word = byte(0) | byte(size / 2) << size / 2 * 8 | byte(size - 1) << (size - 1) * 8;
+    }
+    std::memcpy(out, &word, 8);
+  }
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+/// Copies a multiple of 8 bytes, word by word: for what was written word by word a moment ago, which wider loads would wait for.
+[[gnu::always_inline]] inline void copy_words(std::byte* out, const std::byte* in, std::size_t size) noexcept {
+  for (std::size_t at = 0; at < size; at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, in + at, 8);
+    asm("" : "+r"(word));  // keeps the compiler from using wider ones
+    std::memcpy(out + at, &word, 8);
+  }
+}
+
+}  // namespace weir::inline v0::detail

@@ -1,0 +1,55 @@
+#pragma once
+// LogFormatter: values to lines. Redacts, then cuts.
+
+#include <chrono>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "activity/log_record.hpp"
+#include "activity/slog.hpp"
+#include "weir/activity/log_tracker.hpp"
+#include "weir/core/logger.hpp"
+
+namespace weir::inline v0::detail {
+
+struct LogMessage {
+  Logger::Level level;
+  std::string_view text;
+};
+LogMessage message_of(LogRecord::Kind kind) noexcept;
+inline constexpr LogMessage lines_lost{Logger::Level::warning, "Log lines lost"};
+
+/// Never throws; what finds no memory is cut, and the buffer knows. Thread-safety: shared: safe.
+class LogFormatter {
+ public:
+  LogFormatter() = default;
+  explicit LogFormatter(const LogOptions& options)
+      : redactor_(options.redactor),
+        max_value_bytes_(options.max_value_bytes),
+        format_(options.format == LogFormat::json ? SlogFormat::json : SlogFormat::text) {}
+
+  /// Appends what all lines of an activity say, as a part of a line.
+  void fields(LineBuffer& out, const LogFields& fields) const noexcept;
+  /// Appends one line: `fields` is what the function above has appended elsewhere. Returns where in the line its body begins.
+  std::size_t line(LineBuffer& out, Timestamp time, const LogMessage& message, std::string_view fields, std::span<const LogExtra> extras,
+                   std::optional<std::chrono::nanoseconds> duration = {}) const noexcept;
+  /// `text`: what line() appended; `body`: counted from its begin.
+  static LogLine view(std::string_view text, std::size_t body, Logger::Level level) noexcept;
+  /// A value of more than max_value_bytes as it will be in the line: redacted and cut. Throws std::bad_alloc.
+  std::string shortened(std::string_view key, std::string_view value) const;
+
+  std::size_t max_value_bytes() const noexcept { return max_value_bytes_; }
+  const Redactor& redactor() const noexcept { return redactor_; }
+
+ private:
+  void attribute(SlogLine& line, std::string_view key, const AttributeValue& value) const noexcept;
+  void text(SlogLine& line, std::string_view key, std::string_view value) const noexcept;
+  void json(SlogLine& line, std::string_view key, std::string_view value) const noexcept;
+
+  Redactor redactor_;
+  std::size_t max_value_bytes_ = 0;
+  SlogFormat format_ = SlogFormat::text;
+};
+
+}  // namespace weir::inline v0::detail

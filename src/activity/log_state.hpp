@@ -1,0 +1,86 @@
+#pragma once
+// LogState: what is behind a LogTracker. Never freed, but used again for a later tracker, so that an activity that outlives its
+// tracker can still ask whether that is over: by the id, which no two trackers share.
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "activity/log_format.hpp"
+#include "activity/log_record.hpp"
+#include "activity/log_ring.hpp"
+#include "weir/activity/log_tracker.hpp"
+#include "weir/activity/tracker.hpp"
+
+namespace weir::inline v0::detail {
+
+/// Thread-safety: shared: safe.
+class LogState {
+ public:
+  static LogState* open(std::shared_ptr<LogSink> sink, const LogOptions& options);
+  /// What is still in the rings is written within the options' stop_timeout. No activity gets here any more.
+  void close() noexcept;
+
+  void start(ActivityStart& start);
+  bool flush(std::chrono::milliseconds timeout) noexcept;
+  LogStats stats() const noexcept;
+
+ private:
+  struct Following;
+  struct InUse;
+  class Batch;
+
+  bool asynchronous() const noexcept { return asynchronous_ && !is_copy(); }
+  /// In the child of a fork that came after open(): there is no writing thread.
+  bool is_copy() const noexcept;
+  std::int64_t steady_now() const noexcept;
+  Timestamp wall_time(std::int64_t steady) noexcept;
+
+  // on the threads of activities
+  void write_now(const LogMessage& message, std::int64_t steady, std::string_view fields, std::span<const LogExtra> extras,
+                 std::optional<std::chrono::nanoseconds> duration = {}) noexcept;
+  void put(LogRecord::Kind kind, std::uint64_t id, std::uint64_t started_at, std::string_view packed,
+           std::span<const LogExtra> extras) noexcept;
+  LogRing* attach(std::uint64_t id) noexcept;
+  void wake() noexcept;
+
+  // on the writing thread
+  void run() noexcept;
+  void drain(Batch& batch) noexcept;
+
+  void deliver(std::span<const LogLine> lines) noexcept;
+  void count_full(std::uint64_t lines) noexcept { lost_full_.fetch_add(lines, std::memory_order_relaxed); }
+
+  std::atomic<std::uint64_t> id_{0};  // 0: closed
+  bool asynchronous_ = false;
+  std::uint64_t fork_ = 0;  // it was opened in
+  LogFormatter formatter_;
+  std::shared_ptr<LogSink> sink_;
+  LogOptions options_;
+  Ticker ticker_;                                              // of rings
+  std::atomic<std::int64_t> wall_offset_{0}, next_offset_{0};  // wall - steady, and when to look again: nanoseconds
+  std::atomic<int> users_{0};                                  // threads that write
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_, drained_;
+  std::thread writer_;
+  std::vector<LogRing*> rings_;        // guarded by mutex_, as what follows
+  std::uint64_t lost_with_rings_ = 0;  // by rings that are gone
+  std::uint64_t flush_wanted_ = 0, flush_done_ = 0;
+  bool stop_ = false, stopped_ = false;
+  std::atomic<bool> woken_{false};
+
+  std::atomic<std::uint64_t> written_{0}, lost_by_sink_{0}, lost_full_{0};
+  std::atomic<bool> failing_{false};
+
+  LogState* next_ = nullptr;  // of the living, or of those to be used again: guarded by the registry's mutex
+  friend struct LogStates;
+};
+
+}  // namespace weir::inline v0::detail

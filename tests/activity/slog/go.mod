@@ -1,0 +1,3 @@
+module slog
+
+go 1.21

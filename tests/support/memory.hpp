@@ -1,0 +1,43 @@
+#pragma once
+// Counts what each thread allocates, and lets its memory end. Replaces operator new: for one source file of a test program.
+
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+namespace weir::testing {
+
+inline thread_local long allocations = 0;
+/// How many more this thread gets; below zero: any number.
+inline thread_local long allocations_left = -1;
+
+inline bool take_allocation() noexcept {
+  ++allocations;
+  if (allocations_left == 0) return false;
+  if (allocations_left > 0) --allocations_left;
+  return true;
+}
+
+/// Within its scope the calling thread gets `number` allocations.
+class LittleMemory {
+ public:
+  explicit LittleMemory(long number) { allocations_left = number; }
+  ~LittleMemory() { allocations_left = -1; }
+  LittleMemory(const LittleMemory&) = delete;
+  LittleMemory& operator=(const LittleMemory&) = delete;
+};
+
+}  // namespace weir::testing
+
+// Not inlined: GCC would see malloc on one side and operator delete on the other.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  void* const memory = weir::testing::take_allocation() ? std::malloc(size == 0 ? 1 : size) : nullptr;
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return weir::testing::take_allocation() ? std::malloc(size == 0 ? 1 : size) : nullptr;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
