@@ -144,9 +144,8 @@ int AuditFiles::open(AuditFile& file, const char* path, int flags, mode_t mode) 
 }
 
 void AuditFiles::close(AuditFile& file) noexcept {
-  if (file.link_ == nullptr) return;
   lock();
-  *file.link_ = file.next_;
+  if (file.link_ != nullptr) *file.link_ = file.next_;
   if (file.next_ != nullptr) file.next_->link_ = file.link_;
   if (file.fd_ >= 0) {
     ::flock(file.fd_, LOCK_UN);  // a child may have a copy that it has not closed yet

@@ -455,7 +455,7 @@ TEST_CASE("power failures at any moment, over a disk that fails in any way, lose
   Trail trail;
   ScratchDir elsewhere;
   std::string survivor;  // what the power failure left
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 40; ++round) {
     CAPTURE(round);
     write_file(elsewhere / "image", survivor);
     std::filesystem::rename(elsewhere / "image", trail.path);
