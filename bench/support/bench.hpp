@@ -56,6 +56,23 @@ void measure(benchmark::State& state, F&& run) {
   state.counters["allocations"] = {static_cast<double>(allocations() - before) / static_cast<double>(i), benchmark::Counter::kAvgThreads};
 }
 
+/// The same for what hands work to another thread: bursts of 1,000 runs, and after each catch_up(), which is not timed and
+/// waits for that thread. Stopping the clock adds about half a nanosecond to each run.
+template <class F, class G>
+void measure_bursts(benchmark::State& state, F&& run, G&& catch_up) {
+  constexpr int burst = 1000;
+  std::uint64_t i = 0, allocated = 0;
+  while (state.KeepRunningBatch(burst)) {
+    const std::uint64_t before = allocations();
+    for (int k = 0; k < burst; ++k) run(i++);
+    allocated += allocations() - before;
+    state.PauseTiming();
+    catch_up();
+    state.ResumeTiming();
+  }
+  state.counters["allocations"] = {static_cast<double>(allocated) / static_cast<double>(i), benchmark::Counter::kAvgThreads};
+}
+
 /// Uses a value without writing it to memory. Listeners that all add to one word measure how fast a processor forwards a
 /// store to the next load, and nothing else.
 [[gnu::always_inline]] inline void use(std::uint64_t value) { asm volatile("" : : "r"(value)); }

@@ -38,6 +38,8 @@ class SpanName {
 }  // namespace
 
 struct SpanTracker::Following final : Tracking {
+  static constexpr bool blocks = false;
+
   Following(Tracer& tracer, const Redactor& its_redactor, Name name)
       : span(tracer, name), redactor(its_redactor), exceptions(std::uncaught_exceptions()), ambient(true) {}
   Following(Tracer& tracer, const Redactor& its_redactor, Name name, const Context& context)

@@ -82,6 +82,18 @@ struct StartTracker : ActivityTracker {
   std::vector<std::uint64_t> begun;
 };
 
+/// Asks for data, and puts off no cancellation itself.
+struct Quick : ActivityTracker {
+  struct Following : Tracking {
+    static constexpr bool blocks = false;
+    explicit Following(std::string& d) : data(d) {}
+    void changed(ActivityChange& change) override { data = *change.json(); }
+    std::string& data;
+  };
+  void started(ActivityStart& start) override { start.follow<Following>(data); }
+  std::string data;
+};
+
 /// A category as programs write them.
 struct Category : std::error_category {
   explicit Category(bool t) : throws(t) {}
@@ -137,12 +149,17 @@ TEST_CASE("an activity ends once") {
 
   SECTION("with its scope") {
     { Activity activity = tracker.start(nowhere, "do", "it"); }
+    CHECK(heard.take() == once);
   }
-  SECTION("when it is never given a name") { (void)tracker.start(nowhere, "do", "it"); }
+  SECTION("when it is never given a name") {
+    (void)tracker.start(nowhere, "do", "it");
+    CHECK(heard.take() == once);
+  }
   SECTION("explicitly, and not again") {
     Activity activity = tracker.start(nowhere, "do", "it");
     activity.end();
     activity.end();
+    CHECK(heard.take() == once);
   }
   SECTION("where it was moved to") {
     Activity outer;
@@ -157,13 +174,14 @@ TEST_CASE("an activity ends once") {
     CHECK(last.tracked());
     last.end();
     CHECK(heard.take() == Lines{"t ended", "t gone"});
-    return;
   }
   SECTION("although it is moved to itself") {
     Activity activity = tracker.start(nowhere, "do", "it");
     Activity& same = activity;
     activity = std::move(same);
     CHECK(activity.tracked());
+    activity.end();
+    CHECK(heard.take() == once);
   }
   SECTION("when another one takes its place") {
     Activity activity = tracker.start(nowhere, "do", "it");
@@ -174,7 +192,6 @@ TEST_CASE("an activity ends once") {
     CHECK(heard.take() == Lines{"t started do it", "t started do more", "t ended", "t gone"});
     activity.end();
     CHECK(heard.take() == Lines{"t ended", "t gone"});
-    return;
   }
   SECTION("when an exception leaves its scope") {
     const auto work = [&] {
@@ -182,8 +199,8 @@ TEST_CASE("an activity ends once") {
       throw std::runtime_error("of the program");
     };
     CHECK_THROWS_WITH(work(), "of the program");
+    CHECK(heard.take() == once);
   }
-  CHECK(heard.take() == once);
 }
 
 TEST_CASE("what is reported after the end is ignored and counted") {
@@ -344,32 +361,32 @@ TEST_CASE("what makes the data may itself use the activity") {
   Heard heard;
   Recorder one(heard, "1"), two(heard, "2");
   ChainedTracker chain(one, two);
-  Activity activity = chain.start(nowhere, "do", "it");
+  auto activity = std::make_unique<Activity>(chain.start(nowhere, "do", "it"));
   heard.take();
+  const Lines changed_then_ended{"1 changed 1: {}", "2 changed 1: {}", "1 ended", "2 ended", "1 gone", "2 gone"};
 
   SECTION("reporting on it") {
-    activity.report_change(1, [&] {
-      activity.report_error("meanwhile");
+    activity->report_change(1, [&] {
+      activity->report_error("meanwhile");
       return "{}"s;
     });
+    CHECK(activity->tracked());
     CHECK(heard.take() == Lines{"1 failed meanwhile", "2 failed meanwhile", "1 changed 1: {}", "2 changed 1: {}"});
-    CHECK(activity.tracked());
-    return;
   }
   SECTION("ending it: everybody hears of the change first") {
-    activity.report_change(1, [&] {
-      activity.end();
+    activity->report_change(1, [&] {
+      activity->end();
       return "{}"s;
     });
+    CHECK(heard.take() == changed_then_ended);
   }
   SECTION("destroying it") {
-    auto kept = std::make_unique<Activity>(std::move(activity));
-    kept->report_change(1, [&] {
-      kept.reset();
+    activity->report_change(1, [&] {
+      activity.reset();
       return "{}"s;
     });
+    CHECK(heard.take() == changed_then_ended);
   }
-  CHECK(heard.take() == Lines{"1 changed 1: {}", "2 changed 1: {}", "1 ended", "2 ended", "1 gone", "2 gone"});
 }
 
 TEST_CASE("an activity with a context begins under that one, and one without under the ambient one, as its current one") {
@@ -518,6 +535,23 @@ TEST_CASE("a thread that is cancelled in a tracker ends after the activity was t
   CHECK(waits.left == 6);
   CHECK(heard.take() == Lines{"r started be cancelled", "r started be cancelled", "r failed one", "r changed 1: two", "r ended", "r gone",
                               "r ended", "r gone"});
+}
+
+TEST_CASE("a thread is not cancelled while it makes data, even if its trackers take care of themselves") {
+  Quick quick;
+  PosixThread thread([&] {
+    Activity activity = quick.start(nowhere, "be", "cancelled");
+    pthread_cancel(pthread_self());
+    activity.report_change(1, [] {
+      pthread_testcancel();
+      return "made"s;
+    });
+    activity.end();
+    pthread_testcancel();
+  });
+  thread.join();
+  CHECK_FALSE(thread.returned());
+  CHECK(quick.data == "made");
 }
 
 TEST_CASE("a thread that is cancelled while a tracker hears of the start ends, and so does the activity") {

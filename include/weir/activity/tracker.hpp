@@ -42,7 +42,7 @@ struct ActivityError {
 class Tracking {
  public:
   /// Whether these functions may reach a cancellation point (pthreads(7)), as most that wait or write are. The thread's
-  /// cancellation is put off meanwhile, which takes 15 ns; a T of which it is not true says so with a `blocks` of its own.
+  /// cancellation is put off meanwhile, which takes some nanoseconds; a T of which it is not true says so with a `blocks` of its own.
   static constexpr bool blocks = true;
 
   Tracking() = default;
