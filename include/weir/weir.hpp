@@ -9,6 +9,8 @@
 #include "weir/operation/wrap.hpp"
 // what may be written down of it
 #include "weir/activity/redaction.hpp"
+// where what was changed is kept
+#include "weir/activity/audit_tracker.hpp"
 // what it becomes
 #include "weir/activity/operation_tracker.hpp"
 #include "weir/activity/span_tracker.hpp"

@@ -1,4 +1,6 @@
 // Compiled with -fno-exceptions -fno-rtti: these headers ask for neither.
+#include "weir/activity/activity.hpp"
+#include "weir/activity/tracker.hpp"
 #include "weir/core/attribute.hpp"
 #include "weir/core/clock.hpp"
 #include "weir/core/context.hpp"
@@ -47,6 +49,13 @@ int operate() {
   weir::Op<Work> work{weir::under(root), {1}};
   work.finish({2});
   return seen;
+}
+
+int act(weir::ActivityTracker& tracker) {
+  weir::Activity activity = tracker.start("count", "numbers", {{"size", 3}});
+  activity.report_error("none");
+  activity.report_change(1, [] { return std::string("{}"); });
+  return activity.tracked() ? 1 : 0;
 }
 
 int trace(weir::Tracer& tracer) {

@@ -49,10 +49,10 @@ TEST_CASE("a service's request is a child of its caller's span, unless the heade
     CHECK(root.value("parent_id", "") == "");
     (root["name"] == "GET /orders" ? apart[root["trace_id"]] : roots[root["name"]]) = root;
   }
-  const json& call = roots["sampled"];
+  json& call = roots["sampled"];
   CHECK(call["id"] == asked["sampled"]["span"]);
   REQUIRE(call["children"].size() == 1);
-  const json& request = call["children"][0];
+  json& request = call["children"][0];
   CHECK(request["name"] == "GET /orders");
   CHECK(request["trace_id"] == asked["sampled"]["trace"]);
   CHECK(request["parent_id"] == asked["sampled"]["span"]);

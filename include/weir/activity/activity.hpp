@@ -30,6 +30,7 @@
 
 #include "weir/core/attribute.hpp"
 #include "weir/core/context.hpp"
+#include "weir/core/detail/exceptions.hpp"
 #include "weir/core/result.hpp"
 
 namespace weir::inline v0 {
@@ -258,23 +259,21 @@ WEIR_SHARED_STATE inline constinit Activities activities{};
 inline Activity ActivityTracker::start(const Context& context, std::string_view operation, std::string_view subject,
                                        Attributes attributes) {
   ActivityStart start(context, operation, subject, attributes, false);
-  try {
-    started(start);
-  } catch (...) {
-    start.threw(*this);
-  }
+  WEIR_TRY { started(start); }
+  WEIR_CATCH_ALL { start.threw(*this); }
   return Activity(start.record_);
 }
 
 inline Activity ActivityTracker::start(std::string_view operation, std::string_view subject, Attributes attributes) {
   const Context context = Context::current();
   ActivityStart start(context, operation, subject, attributes, true);
-  try {
-    started(start);
-  } catch (...) {
-    start.threw(*this);
-  }
+  WEIR_TRY { started(start); }
+  WEIR_CATCH_ALL { start.threw(*this); }
   return Activity(start.record_);
 }
 
 }  // namespace weir::inline v0
+
+// IWYU pragma: begin_exports
+#include "weir/activity/tracker.hpp"
+// IWYU pragma: end_exports

@@ -94,3 +94,7 @@ T& ActivityStart::follow(Arguments&&... arguments) {
 }
 
 }  // namespace weir::inline v0
+
+// IWYU pragma: begin_exports
+#include "weir/activity/detail/activity_impl.hpp"
+// IWYU pragma: end_exports

@@ -5,18 +5,9 @@
 #include <cstdio>
 #include <exception>
 
+#include "weir/core/detail/exceptions.hpp"
 #include "weir/core/text.hpp"
 #include "weir/operation/listener.hpp"
-
-#if defined(__cpp_exceptions)
-#define WEIR_TRY try
-#define WEIR_CATCH_ALL catch (...)
-#define WEIR_THROW throw
-#else
-#define WEIR_TRY if constexpr (true)
-#define WEIR_CATCH_ALL else
-#define WEIR_THROW static_cast<void>(0)
-#endif
 
 namespace weir::inline v0 {
 
