@@ -1,6 +1,7 @@
 #include "net/unix_socket.hpp"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <pwd.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -229,7 +230,10 @@ Result<EventFd> EventFd::create() {
 void EventFd::wake() const noexcept {
   const int kept = errno;
   const std::uint64_t one = 1;
+  int cancellation = 0;  // threads that end spans come here
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellation);
   (void)repeat_if_interrupted([&] { return ::write(fd_.get(), &one, sizeof one); });  // EAGAIN: already awake
+  pthread_setcancelstate(cancellation, nullptr);
   errno = kept;
 }
 

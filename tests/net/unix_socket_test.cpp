@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -499,4 +500,24 @@ TEST_CASE("a wake-up before the wait is not lost") {
   event->drain();
   CHECK(::poll(&entry, 1, 0) == 0);
   event->drain();
+}
+
+TEST_CASE("a thread that is cancelled wakes others up all the same") {
+  auto event = weir::net::EventFd::create();
+  REQUIRE(event);
+  pthread_t thread;
+  REQUIRE(pthread_create(
+              &thread, nullptr,
+              [](void* woken) -> void* {
+                pthread_cancel(pthread_self());
+                static_cast<weir::net::EventFd*>(woken)->wake();
+                pthread_testcancel();
+                return woken;
+              },
+              &*event) == 0);
+  void* result = nullptr;
+  REQUIRE(pthread_join(thread, &result) == 0);
+  CHECK(result == PTHREAD_CANCELED);
+  pollfd entry{event->fd(), POLLIN, 0};
+  CHECK(::poll(&entry, 1, 0) == 1);
 }
