@@ -2,6 +2,8 @@
 //
 //   checkout [--port N] [--db FILE]        the collector is found through $WEIR_SOCKET, else at the default path
 //
+//   FILE.log and FILE.audit.jsonl, next to the database, say what it did, and what it changed
+//
 //   GET  /orders?limit=N    the newest orders with their items (one query for the orders, one more for each of them)
 //   GET  /orders/:id        one order; 404 if there is none
 //   POST /orders            {"customer":"ada","product":1,"quantity":2}; 409 when the stock does not suffice
@@ -16,6 +18,10 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
+#include <weir/activity/audit_tracker.hpp>
+#include <weir/activity/log_tracker.hpp>
+#include <weir/activity/span_tracker.hpp>
+#include <weir/activity/tracker.hpp>
 #include <weir/bridge/operations_to_spans.hpp>
 #include <weir/core/propagation.hpp>
 #include <weir/operation/wrap.hpp>
@@ -24,6 +30,7 @@
 
 #include "database.hpp"
 #include "operations.hpp"
+#include "orders.hpp"
 
 namespace checkout {
 namespace {
@@ -101,28 +108,18 @@ Reply show_order(Database& db, const httplib::Request& request) {
   return {200, std::move(order)};
 }
 
-Reply create_order(Database& db, const httplib::Request& request) {
+Reply create_order(Database& db, weir::ActivityTracker& tracker, const httplib::Request& request) {
   const json wanted = json::parse(request.body, nullptr, false);
   const auto integer = [&](const char* key) {
     return wanted.contains(key) && wanted[key].is_number_integer() ? wanted[key].get<std::int64_t>() : 0;
   };
-  const std::int64_t product = integer("product"), quantity = integer("quantity");
-  if (!wanted.is_object() || !wanted.contains("customer") || !wanted["customer"].is_string() || product < 1 || quantity < 1)
+  const bool named = wanted.is_object() && wanted.contains("customer") && wanted["customer"].is_string();
+  const NewOrder order{named ? wanted["customer"].get<std::string>() : "", integer("product"), integer("quantity")};
+  if (!named || order.product < 1 || order.quantity < 1)
     return {400, {{"error", "expected {\"customer\":text,\"product\":id,\"quantity\":number above 0}"}}};
-  const auto customer = wanted["customer"].get<std::string>();
-  if (db.run("SELECT 1 FROM products WHERE id = ?", {product}) == 0) return {404, {{"error", "no such product"}}};
-  db.run("BEGIN IMMEDIATE");
-  try {
-    db.run("UPDATE products SET stock = stock - ? WHERE id = ?", {quantity, product});  // CHECK (stock >= 0) may refuse it
-    std::int64_t id = 0;
-    db.run("INSERT INTO orders (customer) VALUES (?) RETURNING id", {customer}, [&](const Row& row) { id = row.integer(0); });
-    db.run("INSERT INTO items (order_id, product_id, quantity) VALUES (?, ?, ?)", {id, product, quantity});
-    db.run("COMMIT");
-    return {201, {{"id", id}}};
-  } catch (const SqlError& error) {
-    db.run("ROLLBACK");
-    return {409, {{"error", error.what()}}};
-  }
+  const auto placed = place_order(db, tracker, order);
+  if (const auto* refused = std::get_if<Refused>(&placed)) return {refused->status, {{"error", refused->reason}}};
+  return {201, {{"id", std::get<std::int64_t>(placed)}}};
 }
 
 json to_json(const weir::TracerStats& stats) {
@@ -133,6 +130,11 @@ json to_json(const weir::TracerStats& stats) {
           {"unacknowledged", stats.unacknowledged}};
 }
 
+int complain(const weir::Error& error) {
+  std::fprintf(stderr, "checkout: %s\n", error.message.c_str());
+  return 1;
+}
+
 int serve(int port, const std::string& db_path) {
   // 1. Where spans go: to the collector, by a background thread.
   weir::Tracer tracer{weir::SocketSender{}, {.service_name = "checkout"}};
@@ -140,7 +142,15 @@ int serve(int port, const std::string& db_path) {
   weir::Root root;
   root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
   weir::RootScope installed{std::move(root)};
-  // 3. The service.
+  // 3. What becomes of what the business code says: a span, lines in a log, and in the audit trail what was changed.
+  weir::SpanTracker spans(tracer);
+  const auto log_file = weir::FileSink::open(db_path + ".log");
+  if (!log_file) return complain(log_file.error());
+  weir::LogTracker log(*log_file, {.asynchronous = true});
+  const auto audit = weir::AuditTracker::open(db_path + ".audit.jsonl");
+  if (!audit) return complain(audit.error());
+  weir::ChainedTracker activities(spans, log, **audit);
+  // 4. The service.
   {
     Database db(db_path);
     create_schema(db);
@@ -149,7 +159,9 @@ int serve(int port, const std::string& db_path) {
   server.set_tcp_nodelay(true);  // else each answer waits for the acknowledgement of its headers
   server.Get("/orders", instrumented("GET", "/orders", db_path, list_orders));
   server.Get(R"(/orders/(\d+))", instrumented("GET", "/orders/:id", db_path, show_order));
-  server.Post("/orders", instrumented("POST", "/orders", db_path, create_order));
+  server.Post("/orders", instrumented("POST", "/orders", db_path, [&](Database& db, const httplib::Request& request) {
+                return create_order(db, activities, request);
+              }));
   server.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
     response.status = 500;
     response.set_content(R"({"error":"internal error"})", "application/json");

@@ -3,7 +3,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "trace/text.hpp"
+#include "text/json.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -12,12 +12,12 @@ namespace {
 void append_text(std::string& out, const Redactor& redactor, std::string_view text) {
   std::string redacted;
   if (redactor.redact_text(text, redacted)) text = redacted;
-  if (text.size() <= AuditEntry::max_text_bytes) return append_json_string(out, text, HtmlEscapes::off);
+  if (text.size() <= AuditEntry::max_text_bytes) return append_json_string(out, text, JsonEscapes::no_html);
   std::size_t size = Redactor::max_preview_bytes;
   while ((static_cast<unsigned char>(text[size]) & 0xc0) == 0x80 && size > Redactor::max_preview_bytes - 4) --size;
   std::string cut(text.substr(0, size));
   cut += " [cut: " + std::to_string(text.size()) + " bytes]";
-  append_json_string(out, cut, HtmlEscapes::off);
+  append_json_string(out, cut, JsonEscapes::no_html);
 }
 
 void append_real(std::string& out, double number) {
@@ -41,7 +41,7 @@ void append_value(std::string& out, const Redactor& redactor, const AttributeVal
 /// In place of what cannot be there.
 void append_note(std::string& out, std::string_view note) {
   out += R"({"error":)";
-  append_json_string(out, note, HtmlEscapes::off);
+  append_json_string(out, note, JsonEscapes::no_html);
   out += '}';
 }
 
@@ -51,7 +51,7 @@ void append_attributes(std::string& out, const Redactor& redactor, Attributes at
   for (const Attribute& attribute : attributes) {
     out += separator;
     separator = ",";
-    append_json_string(out, attribute.key.view(), HtmlEscapes::off);
+    append_json_string(out, attribute.key.view(), JsonEscapes::no_html);
     out += ':';
     if (redactor.is_sensitive(attribute.key.view())) {
       append_json_string(out, Redactor::mark);

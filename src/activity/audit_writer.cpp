@@ -10,7 +10,8 @@
 #include <utility>
 
 #include "activity/audit_entry.hpp"
-#include "trace/text.hpp"
+#include "text/json.hpp"
+#include "text/time.hpp"
 #include "weir/operation/detail/slot.hpp"
 
 namespace weir::inline v0::detail {
