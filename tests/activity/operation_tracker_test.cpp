@@ -42,7 +42,9 @@ class Heard {
   void listen_on(Node& node) {
     node.template on_start<ActivityOperation>(
         [this](const ActivityOperation::Args& args) { add("start " + std::string(args.operation) + ' ' + std::string(args.subject)); });
-    node.template on_data<Failure>([this](const Failure& failure) { add("failure " + std::string(failure.message)); });
+    node.template on_data<Failure>([this](Operation& operation, const Failure& failure) {
+      if (operation.name() == "activity") add("failure " + std::string(failure.message));
+    });
     node.template on_data<ActivityChanged>([this](const ActivityChanged& change) { add("change " + std::string(change.id.text())); });
     node.template on_finish<ActivityOperation>([this](Op<ActivityOperation>& activity, const ActivityOperation::Result& result) {
       add("finish " + activity->operation + ' ' + activity->subject + (result.errors != 0 ? ": " + std::string(result.error) : ""));
@@ -448,33 +450,34 @@ TEST_CASE("listeners that throw reach neither the program nor each other") {
 }
 
 TEST_CASE("a listener may finish what is around the activity that it hears of") {
-  for (const bool at_start : {true, false}) {
-    for (const bool at_root : {true, false}) {
-      std::optional<Op<Request>> request;
-      Root root;
-      const auto listen_on = [&](auto& node) {
-        if (at_start)
-          node.template on_start<ActivityOperation>([&] { request->finish({}); });
-        else
-          node.template on_data<Failure>([&] { request->finish({}); });
-      };
-      if (at_root) listen_on(root);
-      Heard heard;
-      heard.listen_on(root);
-      const RootScope installed(std::move(root));
-      OperationTracker tracker;
-      request.emplace(Request::Args{});
-      if (!at_root) listen_on(*request);
-      Activity activity = tracker.start("update", "user");
-      activity.report_error("no");
-      activity.report_error("no again");
-      activity.end();
-      CHECK(Operation::current() == nullptr);
-      const Log log = heard.take();
-      CHECK(log.front() == "start update user");
-      CHECK(std::count_if(log.begin(), log.end(), [](const std::string& line) { return line.starts_with("finish update user"); }) == 1);
-      request.reset();
-    }
+  for (int variant = 0; variant < 8; ++variant) {
+    const bool at_start = (variant & 1) != 0, at_root = (variant & 2) != 0, outlives = (variant & 4) != 0;
+    std::optional<Op<Request>> request;
+    Root root;
+    const auto listen_on = [&](auto& node) {
+      if (at_start)
+        node.template on_start<ActivityOperation>([&] { request->finish({}); });
+      else
+        node.template on_data<Failure>([&] { request->finish({}); });
+    };
+    if (at_root) listen_on(root);
+    Heard heard;
+    heard.listen_on(root);
+    const RootScope installed(std::move(root));
+    OperationTracker tracker;
+    request.emplace(Request::Args{});
+    if (!at_root) listen_on(*request);
+    Activity activity = tracker.start("update", "user");
+    activity.report_error("no");
+    activity.report_error("no again");
+    if (outlives) request.reset();
+    activity.report_error("and again");
+    activity.end();
+    CHECK(Operation::current() == nullptr);
+    const Log log = heard.take();
+    CHECK(log.front() == "start update user");
+    CHECK(std::count_if(log.begin(), log.end(), [](const std::string& line) { return line.starts_with("finish update user"); }) == 1);
+    request.reset();
   }
 }
 
