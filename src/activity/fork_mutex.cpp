@@ -17,11 +17,6 @@ constinit std::atomic<std::uint64_t> forks{0};
 
 std::uint64_t fork_count() noexcept { return forks.load(std::memory_order_relaxed); }
 
-void watch_forks() noexcept {
-  static const ForkMutex registered_by;
-  (void)registered_by;
-}
-
 ForkMutex::ForkMutex() {
   static const int registered = ::pthread_atfork(&prepare, &in_parent, &in_child);
   (void)registered;
@@ -42,8 +37,7 @@ void ForkMutex::in_parent() { list_mutex.unlock(); }
 void ForkMutex::in_child() {
   forks.fetch_add(1, std::memory_order_relaxed);
   for (ForkMutex* mutex = first; mutex != nullptr; mutex = mutex->next_) {
-    const std::thread::id owner = mutex->owner_.load(std::memory_order_relaxed);
-    if (owner == std::this_thread::get_id()) continue;
+    if (mutex->is_mine()) continue;
     new (&mutex->mutex_) std::mutex;
     mutex->owner_.store(std::thread::id(), std::memory_order_relaxed);
   }

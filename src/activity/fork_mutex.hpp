@@ -12,9 +12,8 @@
 
 namespace weir::inline v0::detail {
 
-/// How often this process is the child of a fork, since watch_forks() was called first.
+/// How many forks lie between this process and the one that made the first ForkMutex. Thread-safe.
 std::uint64_t fork_count() noexcept;
-void watch_forks() noexcept;
 
 /// Satisfies BasicLockable. Thread-safety: shared: safe, as a mutex.
 class ForkMutex {
@@ -28,6 +27,8 @@ class ForkMutex {
     mutex_.lock();
     owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   }
+  /// Whether the calling thread holds it.
+  bool is_mine() const noexcept { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
   void unlock() {
     owner_.store(std::thread::id(), std::memory_order_relaxed);
     mutex_.unlock();

@@ -1,6 +1,6 @@
 #include "activity/log_format.hpp"
 
-#include <string>
+#include <new>
 
 #include "weir/core/text.hpp"
 
@@ -12,10 +12,11 @@ constexpr std::string_view ellipsis = "…";
 
 constinit SecondCache second_cache;
 
-/// At most `max` bytes of whole characters, and the ellipsis.
+/// At most `max` bytes, of whole characters if it is UTF-8, and the ellipsis. Requires: there are more.
 std::string cut(std::string_view text, std::size_t max) {
-  while (max > 0 && (static_cast<unsigned char>(text[max]) & 0xc0) == 0x80) --max;
-  std::string out(text.substr(0, max));
+  std::size_t end = max;
+  while (end > 0 && max - end < 4 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  std::string out(text.substr(0, max - end < 4 ? end : max));
   out += ellipsis;
   return out;
 }
@@ -63,10 +64,10 @@ std::size_t LogFormatter::line(LineBuffer& out, Timestamp time, const LogMessage
   const std::size_t body = format_ == SlogFormat::json ? begin : out.view().find(" msg=", begin) + 1;
   out.append(fields);
   for (const LogExtra& extra : extras) {
-    if (extra.json)
-      json(line, extra.key, extra.value.text());
-    else
+    if (extra.form == LogExtra::Form::value)
       attribute(line, extra.key, extra.value);
+    else
+      data(line, extra);
   }
   if (duration) line.duration("duration", *duration);
   line.end();
@@ -82,6 +83,17 @@ std::string LogFormatter::shortened(std::string_view key, std::string_view value
   std::string redacted;
   if (redactor_.redact_text(value, redacted)) value = redacted;
   return value.size() > max_value_bytes_ ? cut(value, max_value_bytes_) : std::string(value);
+}
+
+void LogFormatter::shorten(LogExtra& extra, std::string& text) const {
+  if (extra.form == LogExtra::Form::json) {
+    Result<std::string> json = redactor_.truncate_json(extra.value.text());
+    extra.form = json ? LogExtra::Form::ready_json : LogExtra::Form::failure;
+    text = json ? *std::move(json) : std::move(json).error().message;
+  } else {
+    text = shortened(extra.key, extra.value.text());
+  }
+  extra.value = text;
 }
 
 void LogFormatter::attribute(SlogLine& line, std::string_view key, const AttributeValue& value) const noexcept {
@@ -107,12 +119,18 @@ void LogFormatter::text(SlogLine& line, std::string_view key, std::string_view v
   }
 }
 
-void LogFormatter::json(SlogLine& line, std::string_view key, std::string_view value) const noexcept {
-  if (redactor_.is_sensitive(key)) return line.string(key, Redactor::mark);
-  const Result<std::string> redacted = redactor_.truncate_json(value);
-  if (redacted) return line.json(key, *redacted);
+void LogFormatter::data(SlogLine& line, const LogExtra& extra) const noexcept {
+  const std::string_view text = extra.value.text();
+  if (redactor_.is_sensitive(extra.key)) return line.string(extra.key, Redactor::mark);
+  if (extra.form == LogExtra::Form::failure) return failure(line, extra.key, text);
+  if (extra.form == LogExtra::Form::ready_json) return line.json(extra.key, text);
+  const Result<std::string> redacted = redactor_.truncate_json(text);
+  redacted ? line.json(extra.key, *redacted) : failure(line, extra.key, redacted.error().message);
+}
+
+void LogFormatter::failure(SlogLine& line, std::string_view key, std::string_view why) const noexcept {
   try {
-    line.string(key, "!ERROR:" + redacted.error().message);
+    line.string(key, "!ERROR:" + std::string(why));  // as slog says it
   } catch (const std::bad_alloc&) {
     line.string(key, Redactor::mark);
   }

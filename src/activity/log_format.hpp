@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "activity/log_record.hpp"
@@ -36,16 +37,29 @@ class LogFormatter {
                    std::optional<std::chrono::nanoseconds> duration = {}) const noexcept;
   /// `text`: what line() appended; `body`: counted from its begin.
   static LogLine view(std::string_view text, std::size_t body, Logger::Level level) noexcept;
-  /// A value of more than max_value_bytes as it will be in the line: redacted and cut. Throws std::bad_alloc.
+  /// Whether a value will be cut.
+  static bool is_long(const AttributeValue& value, std::size_t max_value_bytes) noexcept {
+    return value.type() == AttributeValue::Type::string && value.text().size() > max_value_bytes;
+  }
+  static bool is_long(const LogExtra& extra, std::size_t max_value_bytes) noexcept {
+    switch (extra.form) {
+      case LogExtra::Form::value: return is_long(extra.value, max_value_bytes);
+      case LogExtra::Form::json: return is_long(extra.value, Redactor::max_json_bytes);
+      case LogExtra::Form::ready_json:
+      case LogExtra::Form::failure: break;
+    }
+    return false;
+  }
+  /// A long value as it will be in the line: redacted and cut. Throws std::bad_alloc.
   std::string shortened(std::string_view key, std::string_view value) const;
-
-  std::size_t max_value_bytes() const noexcept { return max_value_bytes_; }
-  const Redactor& redactor() const noexcept { return redactor_; }
+  /// The same; `text` holds what `extra` views afterwards. Throws std::bad_alloc.
+  void shorten(LogExtra& extra, std::string& text) const;
 
  private:
   void attribute(SlogLine& line, std::string_view key, const AttributeValue& value) const noexcept;
   void text(SlogLine& line, std::string_view key, std::string_view value) const noexcept;
-  void json(SlogLine& line, std::string_view key, std::string_view value) const noexcept;
+  void data(SlogLine& line, const LogExtra& extra) const noexcept;
+  void failure(SlogLine& line, std::string_view key, std::string_view why) const noexcept;
 
   Redactor redactor_;
   std::size_t max_value_bytes_ = 0;

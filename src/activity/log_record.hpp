@@ -2,7 +2,7 @@
 // What a line says, as values (LogFields, LogExtra), and packed into bytes, which is how it waits for the thread that writes lines.
 //
 //   packed fields: [PackedHead | operation | subject | request id | attribute…]      each text padded to 8 bytes
-//   attribute:     [type and key size | value or text size | key | text]
+//   attribute:     [type, form and key size | value or text size | key | text]
 
 #include <cstddef>
 #include <cstdint>
@@ -27,11 +27,17 @@ struct LogFields {
   Attributes attributes;
 };
 
-/// What one line says beyond that. `json`: the value is text of the program's that ought to be JSON.
+/// What one line says beyond that.
 struct LogExtra {
+  enum class Form : std::uint8_t {
+    value = 0,
+    json,        ///< text of the program's that ought to be JSON
+    ready_json,  ///< JSON that is redacted and cut
+    failure,     ///< text: why there is no value
+  };
   std::string_view key;
   AttributeValue value = false;
-  bool json = false;
+  Form form = Form::value;
 };
 
 /// One line in a ring; the packed fields and `extra_count` packed extras follow.
@@ -56,14 +62,14 @@ inline std::byte* put_text(std::byte* out, std::string_view text) noexcept {
   return out + padded(text.size());
 }
 
-constexpr std::uint64_t json_type = 5;  // after those of AttributeValue::Type
-
 inline std::size_t packed_size(std::string_view key, const AttributeValue& value) noexcept {
   return 16 + padded(key.size()) + (value.type() == AttributeValue::Type::string ? padded(value.text().size()) : 0);
 }
 
-inline std::byte* pack(std::byte* out, std::string_view key, const AttributeValue& value, bool json = false) noexcept {
-  const std::uint64_t head = (json ? json_type : static_cast<std::uint64_t>(value.type())) | static_cast<std::uint64_t>(key.size()) << 32;
+inline std::byte* pack(std::byte* out, std::string_view key, const AttributeValue& value,
+                       LogExtra::Form form = LogExtra::Form::value) noexcept {
+  const std::uint64_t head =
+      static_cast<std::uint64_t>(value.type()) | static_cast<std::uint64_t>(form) << 8 | static_cast<std::uint64_t>(key.size()) << 32;
   std::memcpy(out, &head, 8);
   std::uint64_t word = 0;
   std::string_view text;
@@ -90,12 +96,11 @@ inline const std::byte* unpack(const std::byte* in, LogExtra& out) noexcept {
   std::memcpy(&head, in, 8);
   std::memcpy(&word, in + 8, 8);
   in += 16;
-  const auto type = static_cast<std::uint32_t>(head);
   const auto key_size = static_cast<std::size_t>(head >> 32);
   out.key = {reinterpret_cast<const char*>(in), key_size};
   in += padded(key_size);
-  out.json = type == json_type;
-  switch (out.json ? AttributeValue::Type::string : static_cast<AttributeValue::Type>(type)) {
+  out.form = static_cast<LogExtra::Form>(head >> 8 & 0xff);
+  switch (static_cast<AttributeValue::Type>(head & 0xff)) {
     case AttributeValue::Type::string: out.value = std::string_view(reinterpret_cast<const char*>(in), word); return in + padded(word);
     case AttributeValue::Type::integer: out.value = static_cast<std::int64_t>(word); break;
     case AttributeValue::Type::real: {

@@ -9,11 +9,11 @@ namespace weir::inline v0::detail {
 
 constinit thread_local ThreadLogRings thread_log_rings{};
 
-LogRing* LogRing::create(std::uint64_t tracker, std::size_t capacity) noexcept {
+LogRing* LogRing::create(std::uint64_t tracker, const Ticker& ticker, std::size_t capacity) noexcept {
   constexpr auto alignment = std::align_val_t{64};
   auto* const data = static_cast<std::byte*>(::operator new(capacity, alignment, std::nothrow));
   if (data == nullptr) return nullptr;
-  auto* const ring = new (std::nothrow) LogRing(tracker, data, capacity);
+  auto* const ring = new (std::nothrow) LogRing(tracker, ticker, data, capacity);
   if (ring == nullptr) ::operator delete(data, alignment);
   return ring;
 }

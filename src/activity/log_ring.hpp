@@ -3,14 +3,15 @@
 //
 //   thread ─ reserve ─ fill ─ commit ─▶ head … tail ─▶ LogWriter
 //
-// A ring has two owners, its thread and its tracker; the last to let go frees it. A thread finds its ring by the id of the tracker.
+// A ring has two owners, its thread and its tracker; the last to let go frees it. A thread finds its ring by the id of the tracker,
+// and needs nothing else to write into it: the tracker may be gone meanwhile, and what is written then is read by nobody.
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <new>
 
-#include "weir/core/version.hpp"
+#include "weir/core/clock.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -24,7 +25,7 @@ struct LogRecordHead {
 class LogRing {
  public:
   /// `capacity`: a power of two. nullptr without memory.
-  static LogRing* create(std::uint64_t tracker, std::size_t capacity) noexcept;
+  static LogRing* create(std::uint64_t tracker, const Ticker& ticker, std::size_t capacity) noexcept;
 
   // The writing thread.
   /// Room for a record of `size` bytes, or nullptr: lost, and counted. `half_full` becomes true when the reader ought to come.
@@ -40,6 +41,8 @@ class LogRing {
   }
   void close() noexcept { closed_.store(true, std::memory_order_release); }
   std::uint64_t tracker() const noexcept { return tracker_; }
+  /// What the times of records are read from.
+  std::uint64_t now() const noexcept { return ticker_.now(); }
   /// The tracker has let go.
   bool orphaned() const noexcept { return owners_.load(std::memory_order_relaxed) == 1; }
   LogRing* next_of_thread = nullptr;
@@ -50,7 +53,15 @@ class LogRing {
   const std::byte* at(std::uint64_t position) const noexcept { return data_ + (position & mask_); }
   void release(std::uint64_t position) noexcept { tail_.store(position, std::memory_order_release); }
   bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
-  LogRing* next_of_tracker = nullptr;
+  /// For the reader's own notes.
+  struct Reading {
+    LogRing* next = nullptr;  // of the tracker
+    // One pass over what there is:
+    std::uint64_t at = 0, end = 0, ticks = 0;
+    bool closed = false;
+    LogRing* next_open = nullptr;  // of those that are not at their end
+  };
+  Reading& reading() noexcept { return reading_; }
 
   /// Records that found no room.
   std::uint64_t lost() const noexcept { return lost_.load(std::memory_order_relaxed); }
@@ -58,18 +69,21 @@ class LogRing {
   void let_go() noexcept;
 
  private:
-  LogRing(std::uint64_t tracker, std::byte* data, std::size_t capacity) noexcept : data_(data), mask_(capacity - 1), tracker_(tracker) {}
+  LogRing(std::uint64_t tracker, const Ticker& ticker, std::byte* data, std::size_t capacity) noexcept
+      : data_(data), mask_(capacity - 1), ticker_(ticker), tracker_(tracker) {}
   bool make_room(std::uint64_t size, bool& half_full) noexcept;
 
   std::uint64_t position_ = 0, limit_ = 0;  // the writer's; it may write up to the limit without looking
   std::byte* data_;
   std::uint64_t mask_;
+  Ticker ticker_;
   std::uint64_t tracker_;
   std::atomic<std::uint64_t> lost_{0};
   alignas(64) std::atomic<std::uint64_t> head_{0};
   std::atomic<bool> closed_{false};
   std::atomic<int> owners_{2};
   alignas(64) std::atomic<std::uint64_t> tail_{0};
+  Reading reading_;
 };
 
 /// The rings of the calling thread. Trivial, so that it can be used to the thread's very end.

@@ -1,42 +1,79 @@
 #include "activity/log_state.hpp"
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <exception>
 #include <new>
 #include <optional>
 #include <string>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "activity/fork_mutex.hpp"
+#include "activity/held_signals.hpp"
 #include "weir/core/logger.hpp"
+#include "weir/operation/detail/slot.hpp"
 
 namespace weir::inline v0::detail {
 
 namespace {
 
-constexpr std::size_t min_ring_bytes = 128u << 10;
+constexpr std::size_t min_ring_bytes = 128u << 10, max_ring_bytes = 1u << 30;
 constexpr auto drain_interval = std::chrono::milliseconds(10), idle_interval = std::chrono::milliseconds(80);
+constexpr std::int64_t message_interval = 60'000'000'000;                     // ns
+constexpr std::chrono::milliseconds longest_wait = std::chrono::hours(1000);  // longer ones would overflow
 
-Logger& logger_of(const LogOptions& options) noexcept { return options.logger != nullptr ? *options.logger : stderr_logger(); }
+constexpr std::chrono::milliseconds bounded(std::chrono::milliseconds wait) noexcept {
+  return std::clamp(wait, std::chrono::milliseconds(0), longest_wait);
+}
+
+/// Since when what is said goes to the sink at once, because nobody will come for it.
+constinit std::atomic<bool> exiting{false};
 
 template <class C>
 std::int64_t nanoseconds_of() noexcept {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(C::now().time_since_epoch()).count();
 }
 
+/// A thread that takes no signals. Throws std::system_error, std::bad_alloc.
+template <class F>
+std::thread start_thread(F body) {
+  struct AllBlocked {
+    AllBlocked() noexcept {
+      sigset_t all;
+      sigfillset(&all);
+      pthread_sigmask(SIG_SETMASK, &all, &before);
+    }
+    ~AllBlocked() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
+    sigset_t before;
+  } blocked;
+  return std::thread(std::move(body));
+}
+
+/// Whether a message to stderr would not have to wait for somebody to read.
+bool stderr_is_free() noexcept {
+  pollfd entry{STDERR_FILENO, POLLOUT, 0};
+  return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLOUT) != 0;
+}
+
 /// Attributes whose texts fit a ring: the long ones redacted and cut already.
 class Shortened {
  public:
-  Shortened(const LogFormatter& formatter, Attributes attributes) {
+  /// Throws std::bad_alloc.
+  Shortened(const LogFormatter& formatter, Attributes attributes, std::size_t max) {
     for (const Attribute& attribute : attributes) {
       attributes_.push_back(attribute);
-      if (attribute.value.type() != AttributeValue::Type::string || attribute.value.text().size() <= formatter.max_value_bytes()) continue;
+      if (!LogFormatter::is_long(attribute.value, max)) continue;
       texts_.push_back(formatter.shortened(attribute.key.view(), attribute.value.text()));
       attributes_.back().value = std::string_view(texts_.back());
     }
@@ -45,7 +82,7 @@ class Shortened {
 
   static bool needed(Attributes attributes, std::size_t max) noexcept {
     for (const Attribute& attribute : attributes)
-      if (attribute.value.type() == AttributeValue::Type::string && attribute.value.text().size() > max) return true;
+      if (LogFormatter::is_long(attribute.value, max)) return true;
     return false;
   }
 
@@ -61,8 +98,9 @@ class Shortened {
 /// Thread-safety: shared: safe.
 struct LogStates {
   ForkMutex mutex;
-  LogState *living = nullptr, *unused = nullptr;  // guarded by mutex
+  LogState *living = nullptr, *unused = nullptr, *given_up = nullptr;  // guarded by mutex, as what follows
   std::uint64_t last_id = 0;
+  std::uint64_t fork = 0;  // `unused` is of
 
   static LogStates& instance() noexcept {
     alignas(LogStates) static std::byte memory[sizeof(LogStates)];
@@ -70,11 +108,39 @@ struct LogStates {
     return *states;
   }
 
+  void add(LogState*& list, LogState& state) noexcept {
+    const std::lock_guard lock(mutex);
+    state.next_ = list;
+    list = &state;
+  }
+  void remove_living(LogState& state) noexcept {
+    const std::lock_guard lock(mutex);
+    LogState** link = &living;
+    while (*link != nullptr && *link != &state) link = &(*link)->next_;
+    if (*link != nullptr) *link = state.next_;
+  }
+  /// nullptr: there is none. In the child of a fork there are none of the parent's, which its threads may have been asking.
+  LogState* take_unused() noexcept {
+    const std::lock_guard lock(mutex);
+    if (std::exchange(fork, fork_count()) != fork_count()) {
+      while (unused != nullptr) {
+        LogState* const state = std::exchange(unused, unused->next_);
+        state->next_ = std::exchange(given_up, state);
+      }
+    }
+    return unused != nullptr ? std::exchange(unused, unused->next_) : nullptr;
+  }
+  std::uint64_t new_id() noexcept {
+    const std::lock_guard lock(mutex);
+    return ++last_id;
+  }
+
   /// Runs in exit(): what was said before is written, together within the longest time that one of them has.
   static void flush_all() noexcept {
+    exiting.store(true, std::memory_order_relaxed);
     LogStates& states = instance();
     const auto begin = std::chrono::steady_clock::now();
-    std::lock_guard lock(states.mutex);
+    const std::lock_guard lock(states.mutex);
     for (LogState* state = states.living; state != nullptr; state = state->next_) {
       const auto left = begin + state->options_.stop_timeout - std::chrono::steady_clock::now();
       state->flush(std::chrono::duration_cast<std::chrono::milliseconds>(left));
@@ -83,61 +149,45 @@ struct LogStates {
 };
 
 LogState* LogState::open(std::shared_ptr<LogSink> sink, const LogOptions& options) {
-  watch_forks();
+  assert(sink != nullptr);
   LogStates& states = LogStates::instance();
-  LogState* state = nullptr;
-  std::uint64_t id = 0;
-  {
-    std::lock_guard lock(states.mutex);
-    if (states.unused != nullptr) state = std::exchange(states.unused, states.unused->next_);
-    id = ++states.last_id;
-  }
+  LogState* state = states.take_unused();
   if (state == nullptr) state = new LogState;
-  state->asynchronous_ = options.asynchronous;
   state->fork_ = fork_count();
   state->options_ = options;
-  state->options_.ring_bytes = std::bit_ceil(std::clamp(options.ring_bytes, min_ring_bytes, std::size_t{1} << 30));
-  state->options_.max_value_bytes = std::min(options.max_value_bytes, min_ring_bytes / 4);
+  state->options_.ring_bytes = std::bit_ceil(std::clamp(options.ring_bytes, min_ring_bytes, max_ring_bytes));
+  state->options_.stop_timeout = bounded(options.stop_timeout);
+  if (options.asynchronous) state->options_.max_value_bytes = std::min(options.max_value_bytes, state->options_.ring_bytes / 4);
   state->formatter_ = LogFormatter(state->options_);
   state->sink_ = std::move(sink);
   state->ticker_ = Ticker(options.clock);
   state->written_ = state->lost_by_sink_ = state->lost_full_ = 0;
   state->failing_ = state->woken_ = false;
+  state->next_message_ = 0;
   state->lost_with_rings_ = state->flush_wanted_ = state->flush_done_ = 0;
   state->stop_ = state->stopped_ = false;
-  if (state->asynchronous_) {
+  state->asynchronous_ = options.asynchronous;
+  if (options.asynchronous) {
     static const int at_exit = std::atexit([] { LogStates::flush_all(); });
     (void)at_exit;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-      state->writer_ = std::thread([state] { state->run(); });
-    } catch (const std::system_error& error) {
+      state->writer_ = start_thread([state] { state->run(); });
+    } catch (const std::exception& error) {
       state->asynchronous_ = false;
       const Attribute attributes[] = {{"what", std::string_view(error.what())}};
-      logger_of(options).log(Logger::Level::warning, "no thread for the log: lines are written by the threads that make them", attributes);
+      state->tell(Logger::Level::warning, "no thread for the log: lines are written by the threads that make them", attributes);
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
-  state->id_.store(id, std::memory_order_seq_cst);
-  std::lock_guard lock(states.mutex);
-  state->next_ = states.living;
-  states.living = state;
+  state->id_.store(states.new_id(), std::memory_order_seq_cst);
+  states.add(states.living, *state);
   return state;
 }
 
 void LogState::close() noexcept {
   LogStates& states = LogStates::instance();
+  const NoCancellation no_cancellation;
   id_.store(0, std::memory_order_seq_cst);
-  {
-    std::lock_guard lock(states.mutex);
-    for (LogState** link = &states.living; *link != nullptr; link = &(*link)->next_) {
-      if (*link != this) continue;
-      *link = next_;
-      break;
-    }
-  }
+  states.remove_living(*this);
   if (is_copy()) return;  // its thread, rings and users are the parent's: they stay as they are
   const auto deadline = std::chrono::steady_clock::now() + options_.stop_timeout;
   bool in_time = true;
@@ -152,17 +202,17 @@ void LogState::close() noexcept {
     in_time = std::chrono::steady_clock::now() < deadline;
   }
   if (!in_time) {  // the sink holds a thread up, which goes on with it
+    if (options_.logger != nullptr || stderr_is_free())
+      tell(Logger::Level::warning, "the log's sink has not taken all lines in time; they may be lost");
+    given_up_.store(true, std::memory_order_relaxed);
     if (writer_.joinable()) writer_.detach();
-    logger_of(options_).log(Logger::Level::warning, "the log's sink has not taken all lines in time; they may be lost");
-    return;
+    return states.add(states.given_up, *this);
   }
   if (writer_.joinable()) writer_.join();
-  for (LogRing* ring : rings_) ring->let_go();
-  rings_.clear();
+  while (rings_ != nullptr) std::exchange(rings_, rings_->reading().next)->let_go();
+  ring_count_ = 0;
   sink_.reset();
-  std::lock_guard lock(states.mutex);
-  next_ = states.unused;
-  states.unused = this;
+  states.add(states.unused, *this);
 }
 
 bool LogState::is_copy() const noexcept { return fork_ != fork_count(); }
@@ -197,125 +247,115 @@ struct LogState::InUse {
 };
 
 struct LogState::Following final : Tracking {
-  Following(LogState& log, std::uint64_t log_id, std::uint64_t start, std::string_view what, bool is_packed) noexcept
-      : state(log), id(log_id), began(start), said(what), packed(is_packed) {}
+  static constexpr bool blocks = false;  // deliver() and tell() put cancellation off
+
+  Following(LogState& log, std::uint64_t log_id, std::uint64_t begin, std::string_view what, std::size_t max_bytes, bool is_packed) noexcept
+      : state(log), id(log_id), fork(fork_count()), began(begin), said(what), max_value_bytes(max_bytes), packed(is_packed) {}
 
   void failed(const ActivityError& error) override {
-    const LogExtra extra{"error", error.text};
-    if (!packed || error.text.size() <= state.formatter_.max_value_bytes()) return say(LogRecord::failed, std::span(&extra, 1));
-    const std::string text = state.formatter_.shortened(extra.key, error.text);
-    const LogExtra shortened{extra.key, text};
-    say(LogRecord::failed, std::span(&shortened, 1));
+    LogExtra extra{"error", error.text};
+    say(LogRecord::failed, std::span(&extra, 1));
   }
 
   void changed(ActivityChange& change) override {
+    if (over()) return;  // nobody wants the data
     LogExtra extras[2] = {{"change_id", change.id()}, {"change_data"}};
-    std::string text;
     if (const AttributeValue* const value = change.value()) {
       extras[1].value = *value;
     } else if (change.has_data()) {
-      if (const Result<std::string>& json = change.json()) {
-        extras[1].value = *json;
-        extras[1].json = true;
-        if (packed && json->size() > Redactor::max_json_bytes) {
-          const Result<std::string> summary = state.formatter_.redactor().truncate_json(*json);
-          text = summary ? *summary : "!ERROR:" + summary.error().message;
-          extras[1].json = summary.has_value();
-          extras[1].value = text;
-        }
-      } else {
-        text = "!ERROR:" + json.error().message;
-        extras[1].value = text;
-      }
-    }
-    for (LogExtra& extra : extras) {
-      if (!packed || extra.json || extra.value.type() != AttributeValue::Type::string) continue;
-      if (extra.value.text().size() <= state.formatter_.max_value_bytes()) continue;
-      std::string shortened = state.formatter_.shortened(extra.key, extra.value.text());
-      text = std::move(shortened);
-      extra.value = text;
+      const Result<std::string>& json = change.json();
+      extras[1].value = std::string_view(json ? *json : json.error().message);
+      extras[1].form = json ? LogExtra::Form::json : LogExtra::Form::failure;
     }
     say(LogRecord::changed, std::span(extras, change.has_data() ? 2 : 1));
   }
 
   void ended() override { say(LogRecord::completed, {}); }
 
-  void say(LogRecord::Kind kind, std::span<const LogExtra> extras) {
-    if (packed && state.asynchronous()) return state.put(kind, id, began, said, extras);
-    const InUse in_use(state, id);
-    if (!in_use.open) return;
-    const std::int64_t now = state.steady_now();
-    std::optional<std::chrono::nanoseconds> duration;
-    std::string_view fields = said;
-    LineBuffer rendered;
-    if (packed) {  // a child of a fork goes on with what its parent had begun
-      std::vector<Attribute> attributes;
-      state.formatter_.fields(rendered, unpack(reinterpret_cast<const std::byte*>(said.data()), attributes));
-      fields = rendered.view();
-      TickCalibration calibration(state.ticker_);
-      calibration.update();
-      duration = calibration.to_time(state.ticker_.now()) - calibration.to_time(began);
-    } else {
-      duration = std::chrono::nanoseconds(now - static_cast<std::int64_t>(began));
-    }
-    if (kind != LogRecord::completed) duration.reset();
-    state.write_now(message_of(kind), now, fields, extras, duration);
+  /// The tracker is. (It may be a moment later, too: what is said then is read by nobody.)
+  bool over() const noexcept { return state.id_.load(std::memory_order_relaxed) != id; }
+
+  void say(LogRecord::Kind kind, std::span<LogExtra> extras) noexcept {
+    if (over()) return;
+    if (!packed || fork != fork_count() || exiting.load(std::memory_order_relaxed)) return state.write(kind, *this, extras);
+    for (const LogExtra& extra : extras)
+      if (LogFormatter::is_long(extra, max_value_bytes)) [[unlikely]]
+        return state.put_shortened(kind, *this, extras);
+    state.put(kind, *this, extras);
   }
 
   LogState& state;
-  const std::uint64_t id, began;  // steady nanoseconds, or ticks if packed
-  const std::string_view said;
+  const std::uint64_t id, fork, began;  // steady nanoseconds, or ticks if packed
+  const std::string_view said;          // what all its lines say: a part of a line, or packed fields
+  const std::size_t max_value_bytes;
   const bool packed;
 };
 
-void LogState::start(ActivityStart& start) {
+void LogState::start(ActivityStart& start) noexcept try {
   const std::uint64_t id = id_.load(std::memory_order_relaxed);
-  if (id == 0) return;  // closed
   const Context& context = start.context();
   LogFields fields{start.id(),        context.trace_id(), context.span_id(),    context.trace_flags(),
                    start.operation(), start.subject(),    context.request_id(), start.attributes()};
-  if (asynchronous()) {
+  const std::size_t max_bytes = options_.max_value_bytes;
+  if (asynchronous() && !exiting.load(std::memory_order_relaxed)) {
     std::optional<Shortened> shortened;
-    if (Shortened::needed(fields.attributes, formatter_.max_value_bytes())) [[unlikely]]
-      fields.attributes = shortened.emplace(formatter_, fields.attributes).attributes();
+    if (Shortened::needed(fields.attributes, max_bytes)) [[unlikely]]
+      fields.attributes = shortened.emplace(formatter_, fields.attributes, max_bytes).attributes();
     const std::size_t size = packed_size(fields);
     auto* const memory = static_cast<std::byte*>(start.allocate(size));
     pack(memory, fields);
     const std::string_view packed(reinterpret_cast<const char*>(memory), size);
-    const std::uint64_t now = ticker_.now();
-    start.follow<Following>(*this, id, now, packed, true);
-    put(LogRecord::started, id, now, packed, {});
+    put(LogRecord::started, start.follow<Following>(*this, id, ticker_.now(), packed, max_bytes, true), {});
     return;
   }
-  const InUse in_use(*this, id);
-  if (!in_use.open) return;
   LineBuffer rendered;
   formatter_.fields(rendered, fields);
-  const std::int64_t now = steady_now();
-  write_now(message_of(LogRecord::started), now, rendered.view(), {});
+  if (rendered.failed()) return count_full(1);
   auto* const memory = static_cast<char*>(start.allocate(rendered.size()));
   std::memcpy(memory, rendered.view().data(), rendered.size());
-  start.follow<Following>(*this, id, static_cast<std::uint64_t>(now), std::string_view(memory, rendered.size()), false);
+  const auto now = static_cast<std::uint64_t>(steady_now());
+  write(LogRecord::started, start.follow<Following>(*this, id, now, std::string_view(memory, rendered.size()), max_bytes, false), {});
+} catch (const std::exception&) {  // no memory
+  count_full(1);
 }
 
-/// Requires: in use.
-void LogState::write_now(const LogMessage& message, std::int64_t steady, std::string_view fields, std::span<const LogExtra> extras,
-                         std::optional<std::chrono::nanoseconds> duration) noexcept {
-  LineBuffer buffer;
-  const std::size_t body = formatter_.line(buffer, wall_time(steady), message, fields, extras, duration);
+/// Makes the line, and has it written before it returns.
+void LogState::write(LogRecord::Kind kind, const Following& activity, std::span<const LogExtra> extras) noexcept try {
+  const InUse in_use(*this, activity.id);
+  if (!in_use.open) return;
+  const auto now = kind == LogRecord::started ? static_cast<std::int64_t>(activity.began) : steady_now();
+  std::optional<std::chrono::nanoseconds> duration;
+  std::string_view fields = activity.said;
+  LineBuffer rendered, buffer;
+  if (activity.packed) {  // begun before a fork, or before the process began to end
+    std::vector<Attribute> attributes;
+    formatter_.fields(rendered, unpack(reinterpret_cast<const std::byte*>(fields.data()), attributes));
+    if (rendered.failed()) return count_full(1);
+    fields = rendered.view();
+    if (kind == LogRecord::completed) {
+      TickCalibration calibration(ticker_);
+      calibration.update();
+      duration = calibration.to_time(ticker_.now()) - calibration.to_time(activity.began);
+    }
+  } else if (kind == LogRecord::completed) {
+    duration = std::chrono::nanoseconds(now - static_cast<std::int64_t>(activity.began));
+  }
+  const LogMessage message = message_of(kind);
+  const std::size_t body = formatter_.line(buffer, wall_time(now), message, fields, extras, duration);
   if (buffer.failed()) return count_full(1);
   const LogLine line = LogFormatter::view(buffer.view(), body, message.level);
   deliver(std::span(&line, 1));
+} catch (const std::exception&) {  // no memory
+  count_full(1);
 }
 
-void LogState::put(LogRecord::Kind kind, std::uint64_t id, std::uint64_t started_at, std::string_view packed,
-                   std::span<const LogExtra> extras) noexcept {
+void LogState::put(LogRecord::Kind kind, const Following& activity, std::span<const LogExtra> extras) noexcept {
   LogRing* ring = thread_log_rings.ring;
-  if (thread_log_rings.tracker != id) [[unlikely]] {
-    ring = attach(id);
+  if (thread_log_rings.tracker != activity.id) [[unlikely]] {
+    ring = attach(activity.id);
     if (ring == nullptr) return;
   }
-  std::size_t size = sizeof(LogRecord) + packed.size();
+  std::size_t size = sizeof(LogRecord) + activity.said.size();
   for (const LogExtra& extra : extras) size += packed_size(extra.key, extra.value);
   bool half_full = false;
   std::byte* out = ring->reserve(size, half_full);
@@ -323,59 +363,101 @@ void LogState::put(LogRecord::Kind kind, std::uint64_t id, std::uint64_t started
     wake();
   if (out == nullptr) return;
   new (out) LogRecord{{static_cast<std::uint32_t>(size), kind},
-                      kind == LogRecord::started ? started_at : ticker_.now(),
-                      started_at,
-                      static_cast<std::uint32_t>(packed.size()),
+                      kind == LogRecord::started ? activity.began : ring->now(),
+                      activity.began,
+                      static_cast<std::uint32_t>(activity.said.size()),
                       static_cast<std::uint32_t>(extras.size())};
   out += sizeof(LogRecord);
-  copy_words(out, reinterpret_cast<const std::byte*>(packed.data()), packed.size());
-  out += packed.size();
-  for (const LogExtra& extra : extras) out = pack(out, extra.key, extra.value, extra.json);
+  copy_words(out, reinterpret_cast<const std::byte*>(activity.said.data()), activity.said.size());
+  out += activity.said.size();
+  for (const LogExtra& extra : extras) out = pack(out, extra.key, extra.value, extra.form);
   ring->commit(size);
+}
+
+[[gnu::noinline, gnu::cold]] void LogState::put_shortened(LogRecord::Kind kind, const Following& activity,
+                                                          std::span<LogExtra> extras) noexcept {
+  const InUse in_use(*this, activity.id);
+  if (!in_use.open) return;
+  try {
+    std::deque<std::string> texts;
+    for (LogExtra& extra : extras)
+      if (LogFormatter::is_long(extra, activity.max_value_bytes)) formatter_.shorten(extra, texts.emplace_back());
+    put(kind, activity, extras);
+  } catch (const std::exception&) {  // no memory
+    count_full(1);
+  }
 }
 
 [[gnu::noinline, gnu::cold]] LogRing* LogState::attach(std::uint64_t id) noexcept {
   if (LogRing* const ring = thread_log_rings.find(id)) return ring;
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   if (id_.load(std::memory_order_relaxed) != id) return nullptr;  // closed
-  LogRing* const ring = rings_.size() < options_.max_rings ? LogRing::create(id, options_.ring_bytes) : nullptr;
-  if (ring != nullptr) {
-    try {
-      rings_.push_back(ring);
-      if (thread_log_rings.add(*ring)) return ring;
-      rings_.pop_back();
-    } catch (const std::bad_alloc&) {}
+  LogRing* const ring = ring_count_ < options_.max_rings ? LogRing::create(id, ticker_, options_.ring_bytes) : nullptr;
+  if (ring == nullptr) {
+    count_full(1);
+  } else if (!thread_log_rings.add(*ring)) {
+    count_full(1);
     ring->let_go();
     ring->let_go();
+    return nullptr;
+  } else {
+    ring->reading().next = std::exchange(rings_, ring);
+    ++ring_count_;
   }
-  count_full(1);
-  return nullptr;
+  return ring;
 }
 
 [[gnu::noinline, gnu::cold]] void LogState::wake() noexcept {
-  if (!woken_.exchange(true, std::memory_order_relaxed)) changed_.notify_one();
+  if (woken_.exchange(true, std::memory_order_relaxed)) return;
+  { const std::lock_guard lock(mutex_); }  // not while the writing thread has looked, and does not wait yet
+  changed_.notify_one();
 }
 
 void LogState::deliver(std::span<const LogLine> lines) noexcept {
   std::error_code error;
-  const std::size_t taken = sink_->write(lines, error);
+  std::size_t taken = 0;
+  {
+    const NoCancellation no_cancellation;
+    taken = std::min(sink_->write(lines, error), lines.size());
+  }
   written_.fetch_add(taken, std::memory_order_relaxed);
   if (taken == lines.size()) {
-    if (failing_.load(std::memory_order_relaxed) && failing_.exchange(false)) {
-      const Attribute attributes[] = {{"lost", lost_by_sink_.load(std::memory_order_relaxed)}};
-      logger_of(options_).log(Logger::Level::info, "log lines are written again", attributes);
-    }
+    if (failing_.load(std::memory_order_relaxed)) [[unlikely]]
+      sink_recovered();
     return;
   }
   lost_by_sink_.fetch_add(lines.size() - taken, std::memory_order_relaxed);
-  if (failing_.exchange(true)) return;
+  sink_failed(error);
+}
+
+/// Told once until it has recovered, and no more than once a minute.
+[[gnu::noinline, gnu::cold]] void LogState::sink_failed(std::error_code error) noexcept {
+  const std::int64_t now = nanoseconds_of<std::chrono::steady_clock>();
+  std::int64_t next = next_message_.load(std::memory_order_relaxed);
+  if (failing_.load(std::memory_order_relaxed) || now < next) return;
+  if (!next_message_.compare_exchange_strong(next, now + message_interval, std::memory_order_relaxed)) return;
+  failing_.store(true, std::memory_order_relaxed);
+  std::string what;
   try {
-    const std::string what = error.message();
-    const Attribute attributes[] = {{"what", std::string_view(what)}};
-    logger_of(options_).log(Logger::Level::error, "log lines cannot be written; they are lost, and counted, until they can", attributes);
-  } catch (const std::bad_alloc&) {
-    logger_of(options_).log(Logger::Level::error, "log lines cannot be written; they are lost, and counted, until they can");
-  }
+    what = error.message();
+  } catch (const std::exception&) {}
+  const Attribute attributes[] = {{"what", std::string_view(what)}};
+  tell(Logger::Level::error, "log lines cannot be written; they are lost, and counted, until they can", attributes);
+}
+
+[[gnu::noinline, gnu::cold]] void LogState::sink_recovered() noexcept {
+  if (!failing_.exchange(false, std::memory_order_relaxed)) return;
+  const Attribute attributes[] = {{"lost_so_far", lost_by_sink_.load(std::memory_order_relaxed)}};
+  tell(Logger::Level::info, "log lines are written again", attributes);
+}
+
+[[gnu::noinline, gnu::cold]] void LogState::tell(Logger::Level level, std::string_view message,
+                                                 std::span<const Attribute> attributes) noexcept {
+  if (given_up_.load(std::memory_order_relaxed)) return;  // the logger may be gone
+  const NoCancellation no_cancellation;
+  HeldSignals signals;
+  (options_.logger != nullptr ? *options_.logger : stderr_logger()).log(level, message, attributes);
+  signals.failed();
 }
 
 // ---- the writing thread
@@ -385,7 +467,7 @@ class LogState::Batch {
  public:
   static constexpr std::size_t max_bytes = 64u << 10;
 
-  explicit Batch(LogState& state) : state_(state), calibration_(state.ticker_) {}
+  explicit Batch(LogState& state) noexcept : state_(state), calibration_(state.ticker_) {}
 
   void update_clock() noexcept { calibration_.update(); }
   void add(const LogRecord& record, const std::byte* payload) noexcept try {
@@ -398,55 +480,53 @@ class LogState::Batch {
     const Timestamp time = calibration_.to_time(record.ticks);
     std::optional<std::chrono::nanoseconds> duration;
     if (record.head.kind == LogRecord::completed) duration = time - calibration_.to_time(record.started_at);
-    add(message_of(static_cast<LogRecord::Kind>(record.head.kind)), time, duration);
-  } catch (const std::bad_alloc&) {
+    if (!add(message_of(static_cast<LogRecord::Kind>(record.head.kind)), time, duration)) state_.count_full(1);
+  } catch (const std::exception&) {  // no memory
     state_.count_full(1);
   }
 
-  /// A line that says how many are missing, at most once a second.
-  void report_lost(std::uint64_t lost) noexcept try {
-    const Timestamp now = calibration_.to_time(state_.ticker_.now());
-    if (lost == reported_ || now - reported_at_ < std::chrono::seconds(1)) return;
+  /// A line that says how many are missing, at most once a second; or at `once`.
+  void report_lost(std::uint64_t lost, bool once) noexcept try {
+    const std::int64_t now = nanoseconds_of<std::chrono::steady_clock>();
+    if (lost == reported_ || (now < next_report_ && !once)) return;
     fields_.clear();
     extras_.clear();
     extras_.push_back({"count", lost - reported_});
-    add(lines_lost, now, {});
+    if (!add(lines_lost, calibration_.to_time(state_.ticker_.now()), {})) return;
     reported_ = lost;
-    reported_at_ = now;
-  } catch (const std::bad_alloc&) {}
+    next_report_ = now + report_interval;
+  } catch (const std::exception&) {}
 
-  void send() noexcept try {
-    views_.clear();
+  void send() noexcept {
     std::string_view rest = text_.view();
-    for (const Line& line : lines_) {
-      views_.push_back(LogFormatter::view(rest.substr(0, line.size), line.body, line.level));
-      rest.remove_prefix(line.size);
+    for (LogLine& line : lines_) {  // the text may have moved since
+      const std::size_t size = line.text.size();
+      line = LogFormatter::view(rest.substr(0, size), size - 1 - line.body.size(), line.level);
+      rest.remove_prefix(size);
     }
-    if (!views_.empty()) state_.deliver(views_);
-    text_.clear();
-    lines_.clear();
-  } catch (const std::bad_alloc&) {
-    state_.count_full(lines_.size());
+    if (!lines_.empty()) state_.deliver(lines_);
     text_.clear();
     lines_.clear();
   }
 
  private:
-  struct Line {
-    std::size_t size, body;
-    Logger::Level level;
-  };
+  static constexpr std::int64_t report_interval = 1'000'000'000;  // ns
 
-  void add(const LogMessage& message, Timestamp time, std::optional<std::chrono::nanoseconds> duration) {
+  /// False: there is no memory for it.
+  bool add(const LogMessage& message, Timestamp time, std::optional<std::chrono::nanoseconds> duration) {
+    if (fields_.failed()) return false;
+    lines_.emplace_back();
     const std::size_t begin = text_.size();
     const std::size_t body = state_.formatter_.line(text_, time, message, fields_.view(), extras_, duration);
-    if (text_.failed()) {  // no memory: what is whole goes out
+    if (text_.failed()) {  // what is whole goes out
       text_.truncate(begin);
-      state_.count_full(1);
-      return send();
+      lines_.pop_back();
+      send();
+      return false;
     }
-    lines_.push_back({text_.size() - begin, body, message.level});
+    lines_.back() = LogFormatter::view(text_.view().substr(begin), body, message.level);
     if (text_.size() >= max_bytes) send();
+    return true;
   }
 
   LogState& state_;
@@ -454,10 +534,9 @@ class LogState::Batch {
   LineBuffer fields_, text_;
   std::vector<Attribute> attributes_;
   std::vector<LogExtra> extras_;
-  std::vector<Line> lines_;
-  std::vector<LogLine> views_;
+  std::vector<LogLine> lines_;
   std::uint64_t reported_ = 0;
-  Timestamp reported_at_{};
+  std::int64_t next_report_ = 0;  // steady nanoseconds
 };
 
 void LogState::run() noexcept {
@@ -471,7 +550,7 @@ void LogState::run() noexcept {
     lock.unlock();
     woken_.store(false, std::memory_order_relaxed);
     batch.update_clock();
-    drain(batch);
+    drain(batch, stopping);
     lock.lock();
     interval = written_.load(std::memory_order_relaxed) == before ? std::min(interval * 2, idle_interval) : drain_interval;
     flush_done_ = wanted;
@@ -481,77 +560,77 @@ void LogState::run() noexcept {
   }
 }
 
-/// What the rings hold now, the oldest first.
-void LogState::drain(Batch& batch) noexcept {
-  struct Cursor {
-    LogRing* ring;
-    std::uint64_t at, end;
-    bool closed;
-    std::uint64_t ticks = 0;
+namespace {
 
-    /// To the next record; false: there is none.
-    bool settle() noexcept {
-      while (at != end) {
-        LogRecordHead head;
-        std::memcpy(&head, ring->at(at), sizeof head);
-        if (head.kind != LogRecordHead::padding) {
-          std::memcpy(&ticks, ring->at(at) + offsetof(LogRecord, ticks), sizeof ticks);
-          return true;
-        }
-        at += head.size;
-        ring->release(at);
-      }
-      return false;
+/// To the ring's next record; false: there is none.
+bool settle(LogRing& ring) noexcept {
+  LogRing::Reading& reading = ring.reading();
+  while (reading.at != reading.end) {
+    LogRecordHead head;
+    std::memcpy(&head, ring.at(reading.at), sizeof head);
+    if (head.kind != LogRecordHead::padding) {
+      std::memcpy(&reading.ticks, ring.at(reading.at) + offsetof(LogRecord, ticks), sizeof reading.ticks);
+      return true;
     }
-  };
-  std::vector<Cursor> all, open;
+    reading.at += head.size;
+    ring.release(reading.at);
+  }
+  return false;
+}
+
+}  // namespace
+
+/// What the rings hold now, the oldest first.
+void LogState::drain(Batch& batch, bool last) noexcept {
+  LogRing* open = nullptr;
   std::uint64_t lost = lost_full_.load(std::memory_order_relaxed);
-  try {
-    std::lock_guard lock(mutex_);
-    all.reserve(rings_.size());
-    open.reserve(rings_.size());
-    for (LogRing* ring : rings_) {
-      const bool closed = ring->closed();  // before its end is looked at
-      all.push_back({ring, ring->tail(), ring->head(), closed});
+  {
+    const std::lock_guard lock(mutex_);
+    for (LogRing* ring = rings_; ring != nullptr; ring = ring->reading().next) {
+      LogRing::Reading& reading = ring->reading();
+      reading.closed = ring->closed();  // before its end is looked at
+      reading.at = ring->tail();
+      reading.end = ring->head();
+      if (settle(*ring)) reading.next_open = std::exchange(open, ring);
       lost += ring->lost();
     }
     lost += lost_with_rings_;
-  } catch (const std::bad_alloc&) {
-    return;  // later
   }
-  for (Cursor& cursor : all)
-    if (cursor.settle()) open.push_back(cursor);
-  while (!open.empty()) {
-    auto oldest = open.begin();
+  while (open != nullptr) {
+    LogRing** oldest = &open;
     std::uint64_t next_ticks = UINT64_MAX;
-    for (auto cursor = open.begin() + 1; cursor < open.end(); ++cursor) {
-      if (cursor->ticks < oldest->ticks) {
-        next_ticks = oldest->ticks;
-        oldest = cursor;
-      } else {
-        next_ticks = std::min(next_ticks, cursor->ticks);
-      }
+    for (LogRing** link = &open->reading().next_open; *link != nullptr; link = &(*link)->reading().next_open) {
+      const std::uint64_t ticks = (*link)->reading().ticks, least = (*oldest)->reading().ticks;
+      next_ticks = std::min(next_ticks, std::max(ticks, least));
+      if (ticks < least) oldest = link;
     }
+    LogRing& ring = **oldest;
+    LogRing::Reading& reading = ring.reading();
     bool more = true;
-    while (more && oldest->ticks <= next_ticks) {
+    while (more && reading.ticks <= next_ticks) {
       LogRecord record;
-      const std::byte* const bytes = oldest->ring->at(oldest->at);
+      const std::byte* const bytes = ring.at(reading.at);
       std::memcpy(&record, bytes, sizeof record);
       batch.add(record, bytes + sizeof record);
-      oldest->at += record.head.size;
-      oldest->ring->release(oldest->at);
-      more = oldest->settle();
+      reading.at += record.head.size;
+      ring.release(reading.at);
+      more = settle(ring);
     }
-    if (!more) open.erase(oldest);
+    if (!more) *oldest = reading.next_open;
   }
-  batch.report_lost(lost);
+  batch.report_lost(lost, last);
   batch.send();
-  std::lock_guard lock(mutex_);
-  for (const Cursor& cursor : all) {
-    if (!cursor.closed) continue;  // one that was closed before its end was looked at is empty now
-    lost_with_rings_ += cursor.ring->lost();
-    rings_.erase(std::find(rings_.begin(), rings_.end(), cursor.ring));
-    cursor.ring->let_go();
+  const std::lock_guard lock(mutex_);
+  for (LogRing** link = &rings_; *link != nullptr;) {
+    LogRing* const ring = *link;
+    if (!ring->reading().closed) {
+      link = &ring->reading().next;
+      continue;
+    }
+    lost_with_rings_ += ring->lost();  // it was closed before its end was looked at: it is empty now
+    --ring_count_;
+    *link = ring->reading().next;
+    ring->let_go();
   }
 }
 
@@ -559,10 +638,11 @@ void LogState::drain(Batch& batch) noexcept {
 
 bool LogState::flush(std::chrono::milliseconds timeout) noexcept {
   if (!asynchronous()) return true;
+  const NoCancellation no_cancellation;
   std::unique_lock lock(mutex_);
   const std::uint64_t wanted = ++flush_wanted_;
   changed_.notify_all();
-  return drained_.wait_for(lock, timeout, [&] { return flush_done_ >= wanted || stopped_; });
+  return drained_.wait_for(lock, bounded(timeout), [&] { return flush_done_ >= wanted || stopped_; });
 }
 
 LogStats LogState::stats() const noexcept {
@@ -571,9 +651,9 @@ LogStats LogState::stats() const noexcept {
   stats.lost_by_sink = lost_by_sink_.load(std::memory_order_relaxed);
   stats.lost_full = lost_full_.load(std::memory_order_relaxed);
   if (!asynchronous()) return stats;
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   stats.lost_full += lost_with_rings_;
-  for (const LogRing* ring : rings_) stats.lost_full += ring->lost();
+  for (LogRing* ring = rings_; ring != nullptr; ring = ring->reading().next) stats.lost_full += ring->lost();
   return stats;
 }
 

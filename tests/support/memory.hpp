@@ -11,11 +11,11 @@ inline thread_local long allocations = 0;
 /// How many more this thread gets; below zero: any number.
 inline thread_local long allocations_left = -1;
 
-inline bool take_allocation() noexcept {
+inline void* allocate(std::size_t size, std::size_t alignment = alignof(std::max_align_t)) noexcept {
   ++allocations;
-  if (allocations_left == 0) return false;
+  if (allocations_left == 0) return nullptr;
   if (allocations_left > 0) --allocations_left;
-  return true;
+  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment + (size == 0 ? alignment : 0));
 }
 
 /// Within its scope the calling thread gets `number` allocations.
@@ -31,13 +31,22 @@ class LittleMemory {
 
 // Not inlined: GCC would see malloc on one side and operator delete on the other.
 [[gnu::noinline]] void* operator new(std::size_t size) {
-  void* const memory = weir::testing::take_allocation() ? std::malloc(size == 0 ? 1 : size) : nullptr;
+  void* const memory = weir::testing::allocate(size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  return weir::testing::take_allocation() ? std::malloc(size == 0 ? 1 : size) : nullptr;
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  void* const memory = weir::testing::allocate(size, static_cast<std::size_t>(alignment));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return weir::testing::allocate(size); }
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return weir::testing::allocate(size, static_cast<std::size_t>(alignment));
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t, const std::nothrow_t&) noexcept { std::free(memory); }

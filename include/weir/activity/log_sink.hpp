@@ -22,12 +22,12 @@ struct LogLine {
   std::string_view body;  ///< of the text format, without time, level and newline; of JSON: the whole object
 };
 
-/// Implementations may be called by several threads at once; they must not throw, nor log with the tracker they serve.
+/// Implementations may be called by several threads at once, and must not throw. Cancellation of the calling thread is put off.
 class LogSink {
  public:
   virtual ~LogSink() = default;
   /// Writes lines, the oldest first, and returns how many. Fewer than there are: the others are lost, and `error` says why;
-  /// the tracker counts them and reports it once.
+  /// the tracker counts and reports it.
   virtual std::size_t write(std::span<const LogLine> lines, std::error_code& error) noexcept = 0;
 };
 
@@ -35,27 +35,30 @@ class LogSink {
 std::shared_ptr<LogSink> stderr_sink();
 
 /// A file that lines are appended to, each batch in one write. Several processes may append to one file. What could not be
-/// written whole (the disk is full) may leave a piece of a line, which the next write ends with a newline.
+/// written whole (the disk is full) may leave a piece of a line, which the next write ends with a newline. Thread-safety: shared: safe.
 class FileSink final : public LogSink {
  public:
-  /// Creates the file, readable for its owner and group, if it is not there. Error: from open(2), naming the file.
+  /// Creates the file, readable for its owner and group, if it is not there. Error: from open(2), naming the file. Throws
+  /// std::bad_alloc.
   static Result<std::shared_ptr<FileSink>> open(std::string path);
   ~FileSink() override;
   FileSink(const FileSink&) = delete;
   FileSink& operator=(const FileSink&) = delete;
 
   std::size_t write(std::span<const LogLine> lines, std::error_code& error) noexcept override;
-  /// Opens the path anew, after somebody has moved the file away (logrotate). On an error the old file stays in use.
+  /// Opens the path anew, after somebody has moved the file away (logrotate). Waits for a write in progress. On an error,
+  /// from open(2), the old file stays in use.
   Result<void> reopen();
 
  private:
-  class Descriptor;
-  FileSink(std::string path, int descriptor) noexcept;
-  std::string path_;
-  std::unique_ptr<Descriptor> descriptor_;
+  struct State;
+  explicit FileSink(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
 };
 
-/// A callable: called as callable(const LogLine&), one line at a time. What it throws counts as a lost line.
+/// A callable: called as callable(const LogLine&), one line at a time, by one thread at a time. What it throws counts as a lost
+/// line, and so does a line that it causes itself while it runs. The child of a fork may call it though another thread of the
+/// parent was in the middle of it. Thread-safety: shared: safe.
 class FunctionSink final : public LogSink {
  public:
   explicit FunctionSink(std::function<void(const LogLine&)> callable);

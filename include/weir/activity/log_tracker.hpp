@@ -17,6 +17,10 @@
 //   synchronous   the calling thread makes the line and writes it: it is out when the call returns, and the call takes as long
 //   asynchronous  the calling thread copies what there is to say into a ring of its own; one thread of the tracker makes
 //                 lines of it, nearly in order of time, and writes them. A full ring loses lines; a line says how many
+//
+// exit() waits for the rings to be written; who is killed loses what was said in the last 80 ms. Once exit() has begun, and in
+// the child of a fork, all is synchronous. What the parent said is written by the parent; an activity that was open when the
+// process forked is so in both.
 
 #include <chrono>
 #include <concepts>
@@ -44,26 +48,31 @@ struct LogOptions {
   /// See above. The thread that is started takes no signals.
   bool asynchronous = false;
   Redactor redactor{};
-  /// Bytes; longer values of attributes, errors and ids are cut, and end in "…". (Change data has its own bound.)
+  /// Bytes; longer values of attributes, errors and ids are cut, and end in "…". (Change data has its own bound.) If
+  /// asynchronous, at most a quarter of ring_bytes.
   std::size_t max_value_bytes = 32u << 10;
-  /// Bytes of each thread's ring if asynchronous; rounded up to a power of two, at least 128 KiB. Larger: longer bursts lose nothing.
+  /// Bytes of each thread's ring if asynchronous; rounded up to a power of two, at least 128 KiB. Larger: longer bursts lose
+  /// nothing. A line whose values take more than half of it is lost.
   std::size_t ring_bytes = 256u << 10;
   /// How many rings there may be at a time; lines of further threads are lost, counted.
   std::size_t max_rings = 256;
-  /// How long the destructor, or exit(), may wait for lines to be written if asynchronous.
+  /// How long the destructor, or exit(), may wait for a sink that holds a thread up. Then that thread goes on, with the sink.
   std::chrono::milliseconds stop_timeout{1000};
-  /// Hears of a sink that fails, and of lost lines; nullptr: stderr_logger().
+  /// Hears of a sink that fails (once until it has recovered, and no more than once a minute), of one that works again, and of one
+  /// that held the destructor up. Outlives the tracker; nullptr: stderr_logger().
   Logger* logger = nullptr;
-  const Clock* clock = nullptr;  ///< for tests; nullptr: the machine's
+  const Clock* clock = nullptr;  ///< for tests; outlives the tracker, and calls in progress; nullptr: the machine's
 };
 
+/// In lines. Those that say how many were lost count as any others.
 struct LogStats {
   std::uint64_t written = 0;       ///< taken by the sink
   std::uint64_t lost_by_sink = 0;  ///< the sink reported an error
   std::uint64_t lost_full = 0;     ///< no room in the thread's ring, no ring, or no memory
 };
 
-/// Activities may outlive it: they say no more, and are counted by nobody. Thread-safety: shared: safe, but for construction.
+/// Activities may outlive it: they say no more, and are counted by nobody. Constructors throw std::bad_alloc.
+/// Thread-safety: shared: safe.
 class LogTracker final : public ActivityTracker {
  public:
   explicit LogTracker(LogOptions options = {}) : LogTracker(stderr_sink(), std::move(options)) {}
@@ -77,7 +86,7 @@ class LogTracker final : public ActivityTracker {
   LogTracker(const LogTracker&) = delete;
   LogTracker& operator=(const LogTracker&) = delete;
 
-  /// Waits until what was logged before is written, or lost; true if that took no longer than `timeout`.
+  /// Waits until what was said before is written, or lost; true if that took no longer than `timeout`.
   bool flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept;
   LogStats stats() const noexcept;
 

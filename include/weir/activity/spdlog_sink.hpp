@@ -16,7 +16,8 @@
 namespace weir::inline v0 {
 
 /// Time and level are spdlog's; the line is what the text format says after them, or the JSON object. What spdlog's sinks throw goes to
-/// the logger's error handler. Thread-safety: that of the logger: one of a `_mt` sink can be shared.
+/// the logger's error handler; what its filter or its queue drops counts as written. Thread-safety: that of the logger: use one whose sinks
+/// are `_mt`, for LogTracker's threads share it.
 class SpdlogSink final : public LogSink {
  public:
   /// Requires: not null.
