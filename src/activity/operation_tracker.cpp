@@ -158,7 +158,7 @@ class OperationTracker::Following final : public Tracking {
 
   void begin_here(const ActivityOperation::Args& args) {
     close_strays();
-    Operation* around = Operation::current();
+    Operation* around = detail::Dispatch::nearest_unfinished(Operation::current());
     Operation* const on_stack = detail::ContextHooks::on_stack(around);
     if (on_stack != nullptr) {
       running_->guard = on_stack->on_data<Never>(Guard(running_));

@@ -1,5 +1,6 @@
 #include "weir/activity/operation_tracker.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <functional>
@@ -41,7 +42,9 @@ class Heard {
   void listen_on(Node& node) {
     node.template on_start<ActivityOperation>(
         [this](const ActivityOperation::Args& args) { add("start " + std::string(args.operation) + ' ' + std::string(args.subject)); });
-    node.template on_data<Failure>([this](const Failure& failure) { add("failure " + std::string(failure.message)); });
+    node.template on_data<Failure>([this](Operation& operation, const Failure& failure) {
+      if (operation.name() == "activity") add("failure " + std::string(failure.message));
+    });
     node.template on_data<ActivityChanged>([this](const ActivityChanged& change) { add("change " + std::string(change.id.text())); });
     node.template on_finish<ActivityOperation>([this](Op<ActivityOperation>& activity, const ActivityOperation::Result& result) {
       add("finish " + activity->operation + ' ' + activity->subject + (result.errors != 0 ? ": " + std::string(result.error) : ""));
@@ -355,6 +358,17 @@ TEST_CASE("an activity under the ambient context makes its span the ambient one"
   CHECK(world["store row"].parent_id == world["Query"].id);
 }
 
+TEST_CASE("a context taken inside an activity has the nearest span, entered by hand or not") {
+  Bridged world;
+  {
+    Activity activity = world.tracker.start("update", "user");
+    ScopedSpan by_hand = world.tracer.enter("by hand");
+    std::thread(Context::current().wrap([] { Op<Query> query{{}}; })).join();
+  }
+  CHECK(world["by hand"].parent_id == world["update user"].id);
+  CHECK(world["Query"].parent_id == world["by hand"].id);
+}
+
 TEST_CASE("an activity whose context is not sampled has no span, and its inside is not sampled either") {
   Bridged world;
   const Context unsampled(TraceId{1, 2}, SpanId{3}, false);
@@ -436,20 +450,33 @@ TEST_CASE("listeners that throw reach neither the program nor each other") {
 }
 
 TEST_CASE("a listener may finish what is around the activity that it hears of") {
-  for (const bool at_start : {true, false}) {
-    Listened world;
+  for (int variant = 0; variant < 8; ++variant) {
+    const bool at_start = (variant & 1) != 0, at_root = (variant & 2) != 0, outlives = (variant & 4) != 0;
     std::optional<Op<Request>> request;
+    Root root;
+    const auto listen_on = [&](auto& node) {
+      if (at_start)
+        node.template on_start<ActivityOperation>([&] { request->finish({}); });
+      else
+        node.template on_data<Failure>([&] { request->finish({}); });
+    };
+    if (at_root) listen_on(root);
+    Heard heard;
+    heard.listen_on(root);
+    const RootScope installed(std::move(root));
+    OperationTracker tracker;
     request.emplace(Request::Args{});
-    if (at_start)
-      request->on_start<ActivityOperation>([&] { request->finish({}); });
-    else
-      request->on_data<Failure>([&] { request->finish({}); });
-    Activity activity = world.tracker.start("update", "user");
+    if (!at_root) listen_on(*request);
+    Activity activity = tracker.start("update", "user");
     activity.report_error("no");
     activity.report_error("no again");
+    if (outlives) request.reset();
+    activity.report_error("and again");
     activity.end();
     CHECK(Operation::current() == nullptr);
-    CHECK(world.heard.take().back().starts_with("finish update user"));
+    const Log log = heard.take();
+    CHECK(log.front() == "start update user");
+    CHECK(std::count_if(log.begin(), log.end(), [](const std::string& line) { return line.starts_with("finish update user"); }) == 1);
     request.reset();
   }
 }
@@ -568,8 +595,10 @@ TEST_CASE("an activity under the ambient context may end on another thread") {
         ended.end();
         CHECK(Operation::current() == nullptr);
       }).join();
-      { Op<Query> query{{}}; }
-      { Activity next = world.tracker.start("store", "row"); }
+      Activity next = world.tracker.start("store", "row");
+      if (on_stack) CHECK(Operation::current()->parent() == around);
+      CHECK(Operation::current()->depth() == (on_stack ? 2 : 1));
+      next.end();
       CHECK(Operation::current() == around);
       CHECK(Context::current().valid() == on_stack);
     }
@@ -578,6 +607,20 @@ TEST_CASE("an activity under the ambient context may end on another thread") {
     CHECK(world["update user"].attrs.at("error.message") == "elsewhere");
     CHECK(world["update user"].attrs.at("change_id") == "u-7");
   }
+}
+
+TEST_CASE("what is under an operation on a stack is heard on the thread of that stack alone") {
+  Listened world;
+  Op<Request> request{{}};
+  Activity activity = world.tracker.start("update", "user");
+  std::thread([ended = std::move(activity)]() mutable {
+    ended.report_change("u-7");
+    ended.report_error("elsewhere");
+    ended.end();
+  }).join();
+  CHECK(world.heard.take() == Log{"start update user"});
+  request.finish({});
+  CHECK(world.heard.take() == Log{"finish update user: elsewhere"});
 }
 
 TEST_CASE("an activity that ended on another thread is let go when its operation finishes, or its thread comes by") {

@@ -115,9 +115,6 @@ void Dispatch::await_finish(Operation& node, const Slot* me) {
 
 void Dispatch::end_slow(Operation& node) {
   Slot* const me = this_slot();
-#if WEIR_CHECK_LIFETIMES
-  if (is_thread(node.owner_) && node.children_.load(std::memory_order_relaxed) != 0) abort_outlived(node);
-#endif
   if (me->current == &node) leave(node, me);  // another thread finished it
   // A finish by another thread must be over, so that the node may go. (In one of its own finish listeners: nothing to wait for.)
   if (!me->runs(&node)) await_finish(node, me);
@@ -127,6 +124,9 @@ void Dispatch::end_slow(Operation& node) {
     if (me->depth() == 0) wait_until_left(me, &node);
     destroy_lanes(node.zombies_, me);
   }
+#if WEIR_CHECK_LIFETIMES
+  if (is_thread(node.owner_) && node.children_.load(std::memory_order_relaxed) != 0) abort_outlived(node);
+#endif
   if ((node.own_ & Operation::has_attachments) != 0)
     for (Attachment* a = node.attachments_; a != nullptr;) delete std::exchange(a, a->next_);
   if ((node.own_ & Operation::counted_in_parent) != 0) node.parent_->children_.fetch_sub(1, std::memory_order_relaxed);
