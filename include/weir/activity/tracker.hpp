@@ -78,7 +78,7 @@ class ChainedTracker final : public ActivityTracker {
 
  private:
   ChainedTracker() = default;
-  void started(ActivityStart& start) override;
+  inline void started(ActivityStart& start) override;  // "inline" here, or every file that includes this compiles all of it
 
   std::vector<ActivityTracker*> trackers_;
   std::vector<std::shared_ptr<ActivityTracker>> owned_;
