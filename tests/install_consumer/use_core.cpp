@@ -1,4 +1,5 @@
 // Uses weir::core: headers and threads, nothing else.
+#include <weir/activity/activity.hpp>
 #include <weir/core/context.hpp>
 #include <weir/core/logger.hpp>
 #include <weir/operation/operation.hpp>
@@ -8,6 +9,20 @@ struct Work {
   struct Result {
     int done = 0;
   };
+};
+
+/// Follows what is done.
+class Ends : public weir::ActivityTracker {
+ public:
+  int ends = 0;
+
+ private:
+  struct Following : weir::Tracking {
+    explicit Following(int& e) : ends(e) {}
+    void ended() override { ++ends; }
+    int& ends;
+  };
+  void started(weir::ActivityStart& start) override { start.follow<Following>(ends); }
 };
 
 int main() {
@@ -21,5 +36,8 @@ int main() {
   root.on_finish<Work>([&done](const Work::Result& result) { done += result.done; });
   weir::Op<Work> work{weir::under(root), {}};
   work.finish({1});
-  return inside && outside && done == 1 ? 0 : 1;
+
+  Ends ends;
+  { weir::Activity activity = ends.start(context, "update", "user", {{"user_id", 42}}); }
+  return inside && outside && done == 1 && ends.ends == 1 ? 0 : 1;
 }
