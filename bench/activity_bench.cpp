@@ -72,6 +72,10 @@ void chain_of_followers(benchmark::State& state) {
 }
 
 class NullSink final : public weir::LogSink {
+ public:
+  NullSink() : LogSink(false) {}
+
+ private:
   std::size_t write(std::span<const weir::LogLine> lines, std::error_code&) noexcept override {
     bench::escape(lines.front().text.data());
     return lines.size();

@@ -61,7 +61,8 @@ std::size_t LogFormatter::line(LineBuffer& out, Timestamp time, const LogMessage
   const std::size_t begin = out.size();
   SlogLine line(out, format_);
   line.begin(second_cache, time, message.level, message.text);
-  const std::size_t body = format_ == SlogFormat::json ? begin : out.view().find(" msg=", begin) + 1;
+  constexpr std::size_t before_message = 36;  // the shortest time and key of the level
+  const std::size_t body = format_ == SlogFormat::json ? begin : out.view().find(" msg=", begin + before_message) + 1;
   out.append(fields);
   for (const LogExtra& extra : extras) {
     if (extra.form == LogExtra::Form::value)

@@ -294,14 +294,23 @@ struct LogState::Following final : Tracking {
 void LogState::start(ActivityStart& start) noexcept try {
   const std::uint64_t id = id_.load(std::memory_order_relaxed);
   const Context& context = start.context();
-  LogFields fields{start.id(),        context.trace_id(), context.span_id(),    context.trace_flags(),
-                   start.operation(), start.subject(),    context.request_id(), start.attributes()};
+  LogFields fields;
+  fields.id = start.id();
+  fields.trace = context.trace_id();
+  fields.span = context.span_id();
+  fields.flags = context.trace_flags();
+  fields.operation = start.operation();
+  fields.subject = start.subject();
+  fields.request_id = context.request_id();
+  fields.attributes = start.attributes();
   const std::size_t max_bytes = options_.max_value_bytes;
   if (asynchronous() && !exiting.load(std::memory_order_relaxed)) {
     std::optional<Shortened> shortened;
-    if (Shortened::needed(fields.attributes, max_bytes)) [[unlikely]]
+    std::size_t size = packed_size(fields);
+    if (size > max_bytes && Shortened::needed(fields.attributes, max_bytes)) [[unlikely]] {
       fields.attributes = shortened.emplace(formatter_, fields.attributes, max_bytes).attributes();
-    const std::size_t size = packed_size(fields);
+      size = packed_size(fields);
+    }
     auto* const memory = static_cast<std::byte*>(start.allocate(size));
     pack(memory, fields);
     const std::string_view packed(reinterpret_cast<const char*>(memory), size);
@@ -368,7 +377,10 @@ void LogState::put(LogRecord::Kind kind, const Following& activity, std::span<co
                       static_cast<std::uint32_t>(activity.said.size()),
                       static_cast<std::uint32_t>(extras.size())};
   out += sizeof(LogRecord);
-  copy_words(out, reinterpret_cast<const std::byte*>(activity.said.data()), activity.said.size());
+  if (kind == LogRecord::started)  // it was packed just now
+    copy_words(out, reinterpret_cast<const std::byte*>(activity.said.data()), activity.said.size());
+  else
+    std::memcpy(out, activity.said.data(), activity.said.size());
   out += activity.said.size();
   for (const LogExtra& extra : extras) out = pack(out, extra.key, extra.value, extra.form);
   ring->commit(size);
@@ -417,7 +429,8 @@ void LogState::deliver(std::span<const LogLine> lines) noexcept {
   std::error_code error;
   std::size_t taken = 0;
   {
-    const NoCancellation no_cancellation;
+    std::optional<NoCancellation> no_cancellation;
+    if (sink_->blocks) no_cancellation.emplace();
     taken = std::min(sink_->write(lines, error), lines.size());
   }
   written_.fetch_add(taken, std::memory_order_relaxed);

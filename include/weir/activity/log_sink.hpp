@@ -22,13 +22,18 @@ struct LogLine {
   std::string_view body;  ///< of the text format, without time, level and newline; of JSON: the whole object
 };
 
-/// Implementations may be called by several threads at once, and must not throw. Cancellation of the calling thread is put off.
+/// Implementations may be called by several threads at once, and must not throw.
 class LogSink {
  public:
+  /// `may_block`: write() may reach a cancellation point (pthreads(7)), as most that wait or write are. The calling thread's
+  /// cancellation is put off meanwhile, which takes 10 ns a line.
+  explicit LogSink(bool may_block = true) noexcept : blocks(may_block) {}
   virtual ~LogSink() = default;
   /// Writes lines, the oldest first, and returns how many. Fewer than there are: the others are lost, and `error` says why;
   /// the tracker counts and reports it.
   virtual std::size_t write(std::span<const LogLine> lines, std::error_code& error) noexcept = 0;
+
+  const bool blocks;
 };
 
 /// Standard error. One that is never destroyed.
