@@ -276,12 +276,11 @@ struct LogState::Following final : Tracking {
   bool over() const noexcept { return state.id_.load(std::memory_order_relaxed) != id; }
 
   void say(LogRecord::Kind kind, std::span<LogExtra> extras) noexcept {
-    if (over()) return;
     if (!packed || fork != fork_count() || exiting.load(std::memory_order_relaxed)) return state.write(kind, *this, extras);
     for (const LogExtra& extra : extras)
       if (LogFormatter::is_long(extra, max_value_bytes)) [[unlikely]]
         return state.put_shortened(kind, *this, extras);
-    state.put(kind, *this, extras);
+    if (!over()) state.put(kind, *this, extras);
   }
 
   LogState& state;

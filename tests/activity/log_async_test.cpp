@@ -24,7 +24,6 @@ using namespace weir::testing;
 using namespace std::chrono_literals;
 using namespace std::string_literals;
 using nlohmann::json;
-using Lines = weir::testing::Lines;
 
 namespace {
 
@@ -78,7 +77,7 @@ class Script {
     const std::string pad(sizes[number(std::size(sizes))], 'x');
     switch (number(4)) {
       case 0: return "{\"token\":\"hunter2\",\"list\":[1,2.50,null],\"pad\":\"" + pad + "\"}";
-      case 1: return "[\"" + std::string(number(50) + 4000, 'y') + "\",{\"password\":\"hunter2\"},\"" + pad + "\"]";
+      case 1: return "[\"" + std::string(number(100) + 4000, 'y') + "\",{\"password\":\"hunter2\"},\"" + pad + "\"]";
       case 2: return "{" + pad;
       default: throw std::runtime_error("no data");
     }

@@ -18,7 +18,6 @@
 #include "support/scratch_dir.hpp"
 
 using namespace weir::testing;
-using Lines = weir::testing::Lines;
 
 namespace {
 

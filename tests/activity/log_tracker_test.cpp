@@ -27,7 +27,6 @@ using namespace weir::testing;
 using namespace std::chrono_literals;
 using namespace std::string_literals;
 using nlohmann::json;
-using Lines = weir::testing::Lines;
 
 namespace {
 

@@ -10,10 +10,17 @@ namespace weir::testing {
 inline thread_local long allocations = 0;
 /// How many more this thread gets; below zero: any number.
 inline thread_local long allocations_left = -1;
+/// Whether only one fails then, and how many have.
+inline thread_local bool one_fails = false;
+inline thread_local long failed_allocations = 0;
 
 inline void* allocate(std::size_t size, std::size_t alignment = alignof(std::max_align_t)) noexcept {
   ++allocations;
-  if (allocations_left == 0) return nullptr;
+  if (allocations_left == 0) {
+    ++failed_allocations;
+    if (one_fails) allocations_left = -1;
+    return nullptr;
+  }
   if (allocations_left > 0) --allocations_left;
   return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment + (size == 0 ? alignment : 0));
 }
