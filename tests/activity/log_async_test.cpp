@@ -395,8 +395,8 @@ TEST_CASE("times and durations are those of the machine's clocks") {
     CHECK(time <= in_seconds(after + 1s));
   }
   const std::int64_t duration = json::parse(lines[1])["duration"];
-  CHECK(duration >= 1'990'000);
-  CHECK(duration <= std::chrono::nanoseconds(most).count() + 10'000'000);
+  CHECK(duration >= 1'000'000);  // nanoseconds, not ticks; how exact, TickCalibration's tests tell
+  CHECK(duration / 2 <= std::chrono::nanoseconds(most).count());
 }
 
 TEST_CASE("the thread takes no signals, and the program's mask stays") {
