@@ -368,6 +368,42 @@ TEST_CASE("rings are used round and round") {
   }
 }
 
+TEST_CASE("a ring may be full wherever it begins") {
+  const auto sink = std::make_shared<KeepingSink>();
+  LogTracker tracker(sink, {.asynchronous = true, .ring_bytes = 1});
+  std::mt19937 random(5);
+  std::size_t said = 0, received = 0;
+  for (int round = 0; round < 50; ++round) {
+    sink->hold();
+    { Activity activity = tracker.start(nowhere, "hold", "it"); }
+    sink->wait_for_a_thread();
+    const std::uint64_t before = tracker.stats().lost_full;
+    std::vector<std::size_t> sizes;
+    while (tracker.stats().lost_full < before + 10) {
+      sizes.push_back(random() % 20'000);
+      const std::string text(sizes.back(), static_cast<char>('a' + sizes.size() % 26));
+      Activity activity = tracker.start(nowhere, "fill", "it", {{"number", sizes.size()}, {"text", text}, {"end", "z"}});
+    }
+    said += 2 + 2 * sizes.size();
+    sink->open();
+    REQUIRE(tracker.flush(60s));
+    const Lines lines = sink->take();
+    received += said_in(lines);
+    std::size_t last = 0;
+    for (const std::string& line : lines) {
+      if (line.find("subject=it") == line.npos || line.find("operation=hold") != line.npos) continue;
+      const std::size_t number = number_in(line, "number");
+      REQUIRE(number >= last);
+      REQUIRE(number <= sizes.size());
+      last = number;
+      std::string text(sizes[number - 1], static_cast<char>('a' + number % 26));
+      if (text.empty()) text = "\"\"";
+      REQUIRE(line.find(" text=" + text + " end=z") != line.npos);
+    }
+  }
+  CHECK(received + tracker.stats().lost_full == said);
+}
+
 TEST_CASE("times and durations are those of the machine's clocks") {
   const LogFormat format = LogFormat::json;
   const auto sink = std::make_shared<KeepingSink>();
