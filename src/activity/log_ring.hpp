@@ -1,7 +1,7 @@
 #pragma once
 // LogRing: what one thread has to say, on its way to the thread that makes lines of it. One writer, one reader, whole records.
 //
-//   thread ─ reserve ─ fill ─ commit ─▶ head … tail ─▶ LogWriter
+//   thread ─ reserve ─ fill ─ commit ─▶ head … tail ─▶ the log's thread
 //
 // A ring has two owners, its thread and its tracker; the last to let go frees it. A thread finds its ring by the id of the tracker,
 // and needs nothing else to write into it: the tracker may be gone meanwhile, and what is written then is read by nobody.
