@@ -48,9 +48,9 @@ class Counter {
 
  private:
   friend class Telemetry;
-  explicit Counter(detail::KeyEntry* entry) noexcept : slot_(entry != nullptr ? entry->slot : detail::no_slot), entry_(entry) {}
+  explicit Counter(detail::KeyEntry* entry) noexcept : slot_(entry != nullptr ? entry->slot : detail::no_cell), entry_(entry) {}
 
-  std::uint32_t slot_ = detail::no_slot;
+  std::uint32_t slot_ = detail::no_cell;
   detail::KeyHandle entry_;
 };
 

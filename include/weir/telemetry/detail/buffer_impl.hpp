@@ -187,13 +187,13 @@ inline KeyEntry* Buffer::find_or_make(NumberKind kind, std::string_view key, boo
     entry->slot = cell_registry().take_shard_slot();
   else if (kind == NumberKind::counter && with_slot)
     entry->slot = cell_registry().take_slot();
-  if (kind == NumberKind::histogram && entry->slot == no_slot) {
+  if (kind == NumberKind::histogram && entry->slot == no_cell) {
     ++stats_.dropped_items;
     return nullptr;
   }
   entry->disabled = is_disabled(key);
   entries_.emplace(entry->key, entry.get());
-  if (kind == NumberKind::counter && entry->slot != no_slot) ++cell_keys_;
+  if (kind == NumberKind::counter && entry->slot != no_cell) ++cell_keys_;
   return entry.release();
 }
 

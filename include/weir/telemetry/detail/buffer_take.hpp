@@ -141,7 +141,7 @@ inline void Buffer::read_numbers(const std::vector<Reading>& readings, const Val
     sums.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       const KeyEntry& entry = *readings[from + i].entry;
-      slots[i] = entry.kind == NumberKind::counter ? entry.slot : no_slot;
+      slots[i] = entry.kind == NumberKind::counter ? entry.slot : no_cell;
     }
     cell_registry().sum(slots.data(), sums.data(), count);
     for (std::size_t i = 0; i < count; ++i) {
@@ -235,7 +235,7 @@ inline void Buffer::retire(const std::vector<Reading>& readings) {
       for (; next < readings.size() && retired.size() < batch; ++next) {
         KeyEntry* const entry = readings[next].entry;
         if (!readings[next].idle || readings[next].claimed || counted(*entry) || entry->refs.load(std::memory_order_acquire) != 1) continue;
-        if (entry->kind == NumberKind::counter && entry->slot != no_slot) --cell_keys_;
+        if (entry->kind == NumberKind::counter && entry->slot != no_cell) --cell_keys_;
         stats_.invalid_values += entry->invalid.load(std::memory_order_relaxed);
         stats_.dropped_items += entry->lost.load(std::memory_order_relaxed);
         entries_.erase(entry->key);

@@ -35,7 +35,7 @@ namespace weir::inline v0::detail {
 
 using Cell = std::atomic<std::int64_t>;
 
-inline constexpr std::uint32_t no_slot = UINT32_MAX;
+inline constexpr std::uint32_t no_cell = UINT32_MAX;
 
 /// Adds to what only this thread writes. One instruction, so that a signal handler's own addition is never lost.
 [[gnu::always_inline]] inline void add_alone(Cell& cell, std::int64_t amount) noexcept {
@@ -171,7 +171,7 @@ class CellRegistry {
     pthread_mutex_t& mutex_;
   };
 
-  /// A slot whose cells are all 0; no_slot if there is none.
+  /// A slot whose cells are all 0; no_cell if there is none.
   std::uint32_t take_slot() noexcept { return take(counters_); }
   std::uint32_t take_shard_slot() noexcept { return take(histograms_); }
   /// Requires: nobody adds to it any more.

@@ -41,7 +41,7 @@ enum class NumberKind : std::uint8_t { counter, gauge, histogram };
 struct KeyEntry {
   // Read by whoever adds.
   const NumberKind kind;
-  std::uint32_t slot = no_slot;
+  std::uint32_t slot = no_cell;
   std::atomic<std::uint64_t> claimed{UINT64_MAX};  // the buffer's epoch in which adding by the key needs no lock
   const std::uint64_t buffer;                      // the id of the buffer
   const std::uint64_t hash;
@@ -68,7 +68,7 @@ struct KeyEntry {
 
   KeyEntry(NumberKind k, std::string_view text, std::uint64_t h, std::uint64_t id) : kind(k), buffer(id), hash(h), key(text) {}
   ~KeyEntry() {
-    if (slot == no_slot) return;
+    if (slot == no_cell) return;
     kind == NumberKind::histogram ? cell_registry().give_shard_slot(slot) : cell_registry().give_slot(slot);
   }
 
@@ -87,7 +87,7 @@ struct KeyEntry {
       add_slowly(amount);
   }
   [[gnu::noinline]] void add_slowly(std::int64_t amount) noexcept {
-    Cell* const cell = slot != no_slot ? cell_registry().cell(slot) : nullptr;
+    Cell* const cell = slot != no_cell ? cell_registry().cell(slot) : nullptr;
     if (cell != nullptr)
       add_alone(*cell, amount);
     else
@@ -158,7 +158,7 @@ inline std::uint32_t CellRegistry::take(Slots& slots) noexcept {
       slots.free.pop_back();
       return slot;
     }
-    if (slots.used == max_slots) return no_slot;
+    if (slots.used == max_slots) return no_cell;
     // Room for what must not fail later: giving slots back, and the end of a thread.
     slots.free.reserve(slots.used + 1);
     if (&slots == &counters_)
@@ -167,7 +167,7 @@ inline std::uint32_t CellRegistry::take(Slots& slots) noexcept {
       ended_shards_.resize(slots.used + 1);
     return slots.used++;
   }
-  WEIR_CATCH_ALL { return no_slot; }
+  WEIR_CATCH_ALL { return no_cell; }
 }
 
 inline ThreadCells* CellRegistry::mine() noexcept {
