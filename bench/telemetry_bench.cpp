@@ -49,10 +49,11 @@ void set(benchmark::State& state) {
 template <class F>
 class Meanwhile {
  public:
-  explicit Meanwhile(F run) : thread_([this, run] {
-    bench::pin(1);
-    while (!stop_.load(std::memory_order_relaxed)) run();
-  }) {}
+  explicit Meanwhile(F run)
+      : thread_([this, run] {
+          bench::pin(1);
+          while (!stop_.load(std::memory_order_relaxed)) run();
+        }) {}
   ~Meanwhile() {
     stop_.store(true);
     thread_.join();
@@ -104,7 +105,10 @@ std::vector<bench::Row> bench::rows() {
        .threads = 2,
        .one_thread = "counter, handle",
        .goal_throughput = 1.9},
-      {.name = "counter, handle, while payloads are taken", .run = counter_while_payloads_are_taken, .limit = "thread-local add", .goal_ns = 1},
+      {.name = "counter, handle, while payloads are taken",
+       .run = counter_while_payloads_are_taken,
+       .limit = "thread-local add",
+       .goal_ns = 1},
       {.name = "counter, by key",
        .run = by_key,
        .limit = "table, 64 keys",

@@ -106,9 +106,8 @@ inline void prometheus_by_label(benchmark::State& state) {
 }
 inline void prometheus_histogram(benchmark::State& state) {
   static prometheus::Registry registry;
-  static auto& histogram =
-      prometheus::BuildHistogram().Name("latency").Register(registry).Add({}, prometheus::Histogram::BucketBoundaries{
-                                                                                   .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10});
+  static auto& histogram = prometheus::BuildHistogram().Name("latency").Register(registry).Add(
+      {}, prometheus::Histogram::BucketBoundaries{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10});
   measure(state, [](std::uint64_t i) { histogram.Observe(latency(i)); });
 }
 inline void prometheus_payload(benchmark::State& state) {
