@@ -17,7 +17,7 @@ class ForkListener {
   virtual void in_child() noexcept = 0;
 
  protected:
-  ~ForkListener() = default;
+  virtual ~ForkListener() = default;
 
  private:
   friend struct ForkListeners;

@@ -68,13 +68,13 @@ void process_metrics(const Telemetry& telemetry) noexcept try {
   rusage usage{};
   if (::getrusage(RUSAGE_SELF, &usage) == 0) {
     const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6; };
-    telemetry.set_nested(key, "cpu_seconds", AttributeValue(seconds(usage.ru_utime) + seconds(usage.ru_stime)));
+    telemetry.set_nested(key, "cpu_seconds", seconds(usage.ru_utime) + seconds(usage.ru_stime));
   }
 #ifdef __linux__
   const Status status;
-  if (status.threads) telemetry.set_nested(key, "threads", AttributeValue(*status.threads));
-  if (status.pages) telemetry.set_nested(key, "resident_bytes", AttributeValue(*status.pages * ::sysconf(_SC_PAGESIZE)));
-  if (const std::optional<std::int64_t> count = count_descriptors()) telemetry.set_nested(key, "file_descriptors", AttributeValue(*count));
+  if (status.threads) telemetry.set_nested(key, "threads", *status.threads);
+  if (status.pages) telemetry.set_nested(key, "resident_bytes", *status.pages * ::sysconf(_SC_PAGESIZE));
+  if (const std::optional<std::int64_t> count = count_descriptors()) telemetry.set_nested(key, "file_descriptors", *count);
 #endif
 } catch (const std::exception&) {  // no memory for the values
 }

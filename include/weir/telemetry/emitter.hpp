@@ -59,10 +59,10 @@ struct EmitterOptions {
   double pause_jitter = 0.1;
   /// Where payloads wait that are not delivered, over restarts, too; empty: nowhere. The user's own, mode 0700; made if its last
   /// component is missing. Of one emitter: it is locked.
-  std::string spool_directory;
+  std::string spool_directory{};
   std::size_t max_spool_bytes = 64u << 20;  ///< beyond it a payload stays in memory
   Logger* logger = &stderr_logger();        ///< must outlive the emitter; nullptr: stderr_logger()
-  std::shared_ptr<Pacer> pacer;             ///< nullptr: the machine's clock
+  std::shared_ptr<Pacer> pacer{};           ///< nullptr: the machine's clock
 };
 
 struct EmitterStats {
