@@ -50,7 +50,7 @@ class MetricKinds {
   /// The kind named "FIRST SECOND", or "FIRST" if there is no second. It lives as long as this. nullptr if there is no room
   /// for its keys in the telemetry, which has counted that, or no memory: it is tried again at the next call.
   const MetricKind* find(std::string_view first, std::string_view second = {}) noexcept {
-    if (first.size() + second.size() >= max_name_bytes) [[unlikely]]
+    if (size_of(first, second) > max_name_bytes) [[unlikely]]
       return other();
     const std::uint64_t hash = key_hash(second, key_hash(first, seed_));
     for (std::size_t i = hash;; ++i) {
@@ -64,6 +64,10 @@ class MetricKinds {
  private:
   static constexpr std::size_t places = 2'048;
   static_assert(places >= 2 * max_kinds, "an empty place must be near");
+
+  static std::size_t size_of(std::string_view first, std::string_view second) noexcept {
+    return first.size() + (second.empty() ? 0 : 1 + second.size());
+  }
 
   struct Node {
     MetricKind kind;
@@ -80,7 +84,7 @@ class MetricKinds {
     }
     std::string_view name() const noexcept { return {text.data(), size}; }
     bool is(std::string_view first, std::string_view second, std::uint64_t h) const noexcept {
-      if (hash != h || size != first.size() + (second.empty() ? 0 : 1 + second.size())) return false;
+      if (hash != h || size != size_of(first, second)) return false;
       return same_key(name().substr(0, first.size()), first) && (second.empty() || same_key(name().substr(first.size() + 1), second));
     }
 
