@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "support/catch.hpp"
+#include "weir/telemetry/payload.hpp"
 #include "weir/telemetry/telemetry.hpp"
 
 namespace weir::testing {

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <utility>
 
+#include "weir/core/ids.hpp"
 #include "weir/telemetry/telemetry.hpp"
 
 namespace weir::inline v0::detail {
@@ -148,7 +149,7 @@ class MetricKinds {
   const Telemetry telemetry_;
   const std::string_view family_;
   const bool with_changes_;
-  const std::uint64_t seed_ = process_key_seed();
+  const std::uint64_t seed_ = random_seed();
   std::atomic<std::size_t> count_{0};
   std::atomic<const Node*> other_{nullptr};
   std::array<std::atomic<const Node*>, places> places_{};
