@@ -249,6 +249,7 @@ class Transfer {
     if (transfer.headers_read_) return size;  // a trailer
     std::string_view line(data, size);
     line = line.substr(0, line.find_last_not_of("\r\n \t") + 1);
+    if (line.starts_with("HTTP/")) transfer.answer_.retry_after.clear();  // what came before was interim
     if (line.empty()) transfer.headers_read_ = transfer.number(CURLINFO_RESPONSE_CODE) >= 200;
     constexpr std::string_view name = "retry-after:";
     if (line.size() > name.size() && curl_strnequal(line.data(), name.data(), name.size()) != 0) {
@@ -261,17 +262,21 @@ class Transfer {
     Transfer& transfer = *static_cast<Transfer*>(self);
     transfer.anew_ = true;
     transfer.again_ |= transfer.sent_bytes() > 0;
-    return transfer.sockets_.open(*address);
+    return transfer.socket_ = transfer.sockets_.open(*address);
   }
   static int on_close(void* sockets, curl_socket_t fd) noexcept { return static_cast<Sockets*>(sockets)->close(fd); }
+
+  bool connected() const noexcept {
+    sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    return ::getpeername(socket_, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+  }
 
   Error error(std::errc code, std::string message) const { return {std::make_error_code(code), std::move(message)}; }
 
   Error no_connection() const {
     const std::string where = fmt::format("cannot reach {}: ", target_.name);
-    const std::string_view phase = amount(CURLINFO_NAMELOOKUP_TIME_T) == 0 ? "looking up its name"
-                                   : amount(CURLINFO_CONNECT_TIME_T) == 0  ? "connecting"
-                                                                           : "its TLS handshake";
+    const std::string_view phase = !anew_ ? "looking up its name" : connected() ? "its TLS handshake" : "connecting";
     if (end_ == End::stopped) return error(std::errc::operation_canceled, fmt::format("{}stopped while {}", where, phase));
     const bool out_of_time = end_ == End::timed_out;
     if (out_of_time || result_ == CURLE_OPERATION_TIMEDOUT) {
@@ -345,8 +350,9 @@ class Transfer {
   std::size_t header_bytes_ = 0;  // of all that came, interim answers included
   bool headers_read_ = false;     // of the answer itself
   bool too_long_ = false;
-  bool anew_ = false;   // a connection was made for this request
-  bool again_ = false;  // ... after the idle one had taken bytes of it
+  curl_socket_t socket_ = CURL_SOCKET_BAD;  // the last that was opened
+  bool anew_ = false;                       // a connection was made for this request
+  bool again_ = false;                      // ... after the idle one had taken bytes of it
 };
 
 Delivery not_sent(std::errc code, std::string message) { return Delivery::not_sent({std::make_error_code(code), std::move(message)}); }
