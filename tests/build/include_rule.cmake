@@ -6,17 +6,17 @@ set(may_core "")
 set(may_operation core)
 set(may_trace core)
 set(may_telemetry core)
-set(may_activity core operation trace)
-set(may_collect core trace)
-set(may_view core trace collect)
-set(may_bridge core operation activity trace collect view)  # nothing includes it
+set(may_activity core operation telemetry trace)
+set(may_collect core telemetry trace)
+set(may_view core telemetry trace collect)
+set(may_bridge core operation activity telemetry trace collect view)  # nothing includes it
 # Only in src: text that several stages write is below all of them, what a Unix socket needs is below the stages that use
 # one, and the command is above all.
 set(may_text core)
 set(may_net core)
-set(may_cli core operation activity trace collect view bridge net)
-set(may_use_text activity trace collect view bridge net cli)
-set(may_use_net trace telemetry collect view)
+set(may_cli core operation activity telemetry trace collect view bridge net)
+set(may_use_text activity telemetry trace collect view bridge net cli)
+set(may_use_net telemetry trace collect view)
 
 set(checked 0)
 foreach(root IN ITEMS include/weir src)
