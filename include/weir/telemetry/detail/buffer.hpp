@@ -28,7 +28,7 @@ class Telemetry;
 struct TelemetryOptions {
   /// Keys that are neither stored nor sent, for good. A key is governed by itself and by what stands before its first ':':
   /// "tls_hello" disables "tls_hello:ab12", too.
-  std::vector<std::string> disabled_keys;
+  std::vector<std::string> disabled_keys{};
   /// Keys, nested keys, list items and distinct values of sets in one payload. What is new beyond it is dropped and counted.
   std::size_t max_items = 100'000;
   /// Bytes of keys and values in one payload, and 64 for each item.
