@@ -1,0 +1,1 @@
+#include "weir/telemetry/http_transport.hpp"
