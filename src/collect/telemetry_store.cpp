@@ -40,13 +40,7 @@ class Numbers {
 
   void add(const std::string& key, const json& value) {
     if (value.is_object()) {
-      for (const auto& [name, nested] : value.items()) {
-        if (nested.is_object()) {
-          if (name == "quantiles") quantiles(key, nested);
-        } else {
-          number(key, name, nested);
-        }
-      }
+      for (const auto& [name, nested] : value.items()) number(key, name, nested);
     } else {
       number(key, {}, value);
     }
@@ -55,18 +49,6 @@ class Numbers {
   std::uint64_t dropped() const { return dropped_; }
 
  private:
-  /// {"0.5":…} or {"p50":…}, as KEY.p50.
-  void quantiles(const std::string& key, const json& values) {
-    for (const auto& [name, value] : values.items()) {
-      if (!name.starts_with("0.") && name != "1") {
-        number(key, name, value);
-        continue;
-      }
-      std::string percent = "p" + (name == "1" ? "100" : name.size() == 3 ? name.substr(2) + "0" : name.substr(2));
-      number(key, percent, value);
-    }
-  }
-
   void number(const std::string& key, std::string_view name, const json& value) {
     if (!value.is_number()) return;
     if (key.size() + (name.empty() ? 0 : 1 + name.size()) > max_key || numbers_.size() >= limit_) {
@@ -129,15 +111,6 @@ Result<detail::TelemetryUpdate> update_of(const InstanceId& id, const json& docu
   }
   if (const auto data = document.find("data"); data != document.end() && !data->is_object()) return wrong_member("data", "an object");
   return update;
-}
-
-std::string json_of(const Response& response) {
-  json object{{"next_update", response.next_update.count()}};
-  if (response.stop) object["stop"] = true;
-  if (!response.error.empty()) object["error"] = response.error;
-  if (!response.disable_keys.empty()) object["disable_keys"] = response.disable_keys;
-  if (!response.enable_keys.empty()) object["enable_keys"] = response.enable_keys;
-  return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 }  // namespace
@@ -224,7 +197,7 @@ TelemetryAnswer TelemetryStore::receive(const InstanceId& id, std::string_view b
     *document = {};
     if (update->bytes() > std::min(state.options.max_bytes, state.options.max_instance_bytes))
       return state.reject(413, "the update is larger than what is kept of an instance");
-    return state.store(*update, dropped, json_of(response));
+    return state.store(*update, dropped, response.to_json());
   } catch (const std::bad_alloc&) {
     std::lock_guard lock(state.mutex);
     return state.unavailable("out of memory for a telemetry update");

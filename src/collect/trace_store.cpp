@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "collect/forest.hpp"
-#include "collect/guarded.hpp"
+#include "weir/core/detail/exceptions.hpp"
 
 namespace weir::inline v0 {
 

@@ -61,8 +61,8 @@ struct EmitterOptions {
 };
 
 struct EmitterStats {
-  std::uint64_t updates = 0;      ///< payloads the endpoint has taken
-  std::uint64_t tries = 0;        ///< requests
+  std::uint64_t updates = 0;  ///< payloads the endpoint has taken
+  std::uint64_t tries = 0;    ///< requests
   std::uint64_t failed_tries = 0;
   std::uint64_t merged_back = 0;  ///< payloads that went back into the buffer
   std::uint64_t spooled = 0;      ///< payloads in the spool directory now

@@ -32,37 +32,100 @@ struct Json {
   std::string_view text;
 };
 
-/// What a key may be set to, or a list or set may hold: a scalar or a JSON document. Owns its text. Thread-safety: a value.
+namespace detail {
+
+struct PayloadAccess;
+
+/// What a call brings: a scalar, or a document.
+struct TelemetryValueView {
+  AttributeValue value;
+  bool document = false;
+
+  TelemetryValueView(AttributeValue v) noexcept : value(v) {}
+  TelemetryValueView(Json json) noexcept : value(json.text), document(true) {}
+  std::size_t bytes() const noexcept { return value.type() == AttributeValue::Type::string ? value.text().size() : 8; }
+};
+
+}  // namespace detail
+
+/// What a key was set to, or a list or set holds: a scalar or a JSON document. Owns its text. Thread-safety: a value.
 class TelemetryValue {
  public:
-  TelemetryValue(AttributeValue value);
-  TelemetryValue(Json json) : value_(Document{std::string(json.text)}) {}
+  TelemetryValue(const detail::TelemetryValueView& view) {
+    switch (view.value.type()) {
+      case AttributeValue::Type::string:
+        if (view.document)
+          value_ = Document{std::string(view.value.text())};
+        else
+          value_ = std::string(view.value.text());
+        break;
+      case AttributeValue::Type::integer: value_ = view.value.integer(); break;
+      case AttributeValue::Type::real: value_ = view.value.real(); break;
+      case AttributeValue::Type::boolean: value_ = view.value.boolean(); break;
+    }
+  }
 
-  std::optional<std::int64_t> integer() const noexcept;
-  /// Where its text is, or what a scalar looks like in JSON.
-  std::size_t bytes() const noexcept;
-  std::size_t hash() const noexcept;
-  friend bool operator==(const TelemetryValue&, const TelemetryValue&) = default;
+  std::optional<std::int64_t> integer() const noexcept {
+    const auto* const number = std::get_if<std::int64_t>(&value_);
+    return number != nullptr ? std::optional(*number) : std::nullopt;
+  }
+  operator detail::TelemetryValueView() const noexcept {
+    if (const auto* const text = std::get_if<std::string>(&value_)) return AttributeValue(*text);
+    if (const auto* const document = std::get_if<Document>(&value_)) return Json{document->text};
+    if (const auto* const number = std::get_if<std::int64_t>(&value_)) return AttributeValue(*number);
+    if (const auto* const real = std::get_if<double>(&value_)) return AttributeValue(*real);
+    return AttributeValue(std::get<bool>(value_));
+  }
+  std::size_t bytes() const noexcept { return static_cast<detail::TelemetryValueView>(*this).bytes(); }
 
  private:
-  friend struct PayloadWriter;
   struct Document {
     std::string text;
-    friend bool operator==(const Document&, const Document&) = default;
   };
   std::variant<bool, std::int64_t, double, std::string, Document> value_;
 };
 
-struct TelemetryValueHash {
-  std::size_t operator()(const TelemetryValue& value) const noexcept { return value.hash(); }
+namespace detail {
+
+struct ValueHash {
+  using is_transparent = void;
+  std::size_t operator()(const TelemetryValueView& view) const noexcept {
+    const AttributeValue& value = view.value;
+    switch (value.type()) {
+      case AttributeValue::Type::string: return std::hash<std::string_view>{}(value.text()) + (view.document ? 1 : 0);
+      case AttributeValue::Type::integer: return std::hash<std::int64_t>{}(value.integer()) * 0x9E3779B97F4A7C15u;
+      case AttributeValue::Type::real: return std::hash<double>{}(value.real());
+      case AttributeValue::Type::boolean: return value.boolean() ? 1 : 2;
+    }
+    return 0;
+  }
 };
+
+/// Of the same type and value; NaN is NaN.
+struct ValueEqual {
+  using is_transparent = void;
+  bool operator()(const TelemetryValueView& a, const TelemetryValueView& b) const noexcept {
+    if (a.value.type() != b.value.type() || a.document != b.document) return false;
+    switch (a.value.type()) {
+      case AttributeValue::Type::string: return a.value.text() == b.value.text();
+      case AttributeValue::Type::integer: return a.value.integer() == b.value.integer();
+      case AttributeValue::Type::real:
+        return a.value.real() == b.value.real() || (a.value.real() != a.value.real() && b.value.real() != b.value.real());
+      case AttributeValue::Type::boolean: return a.value.boolean() == b.value.boolean();
+    }
+    return false;
+  }
+};
+
+}  // namespace detail
 
 /// The kinds of keys, as a payload holds them.
 using TelemetryCounter = std::int64_t;
 using TelemetryGauge = double;
 using TelemetryNested = std::map<std::string, TelemetryValue, std::less<>>;
 using TelemetryList = std::vector<TelemetryValue>;
-using TelemetrySet = std::unordered_map<TelemetryValue, std::uint64_t, TelemetryValueHash>;  ///< how often each was appended
+using TelemetrySet =
+    std::unordered_map<TelemetryValue, std::uint64_t, detail::ValueHash, detail::ValueEqual>;  ///< how often each was appended
 struct TelemetryHistogram {
   HistogramData data;
   std::string unit;  ///< UCUM: "s", "By"; empty: none
@@ -79,13 +142,23 @@ struct Payload {
 
   InstanceId instance_id;
   Timestamp timestamp{};
-  std::string update_id;     ///< 32 lower-case hex digits: a server that has seen it has this payload
-  std::vector<Item> items;   ///< each key once
+  std::string update_id;    ///< 32 lower-case hex digits: a server that has seen it has this payload
+  std::vector<Item> items;  ///< each key once
 
   bool empty() const noexcept { return items.empty(); }
-  const TelemetryData* find(std::string_view key) const noexcept;
+  const TelemetryData* find(std::string_view key) const noexcept {
+    for (const Item& item : items)
+      if (item.key == key) return &item.data;
+    return nullptr;
+  }
   /// The value of a counter, or of a key that was set to an integer; else 0.
-  std::int64_t as_int(std::string_view key) const noexcept;
+  std::int64_t as_int(std::string_view key) const noexcept {
+    const TelemetryData* const data = find(key);
+    if (data == nullptr) return 0;
+    if (const auto* const counter = std::get_if<TelemetryCounter>(data)) return *counter;
+    const auto* const value = std::get_if<TelemetryValue>(data);
+    return value != nullptr ? value->integer().value_or(0) : 0;
+  }
   /// One line. Whatever is in it, it is JSON: text that is no UTF-8 is repaired, numbers that JSON lacks are null. (weir::weir)
   std::string to_json() const;
 };

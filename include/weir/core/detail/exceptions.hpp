@@ -1,7 +1,9 @@
 #pragma once
-// For headers that are also compiled with -fno-exceptions or -fno-rtti.
+// For headers that are also compiled with -fno-exceptions or -fno-rtti, and calls into the user's code.
 
+#include <cxxabi.h>
 #include <typeinfo>
+#include <utility>
 
 #include "weir/core/version.hpp"
 
@@ -26,6 +28,21 @@ const std::type_info* type_of(const T& object) noexcept {
   (void)object;
   return nullptr;
 #endif
+}
+
+/// Calls `callback`; false if it threw. Lets the cancellation of a thread through, which would abort otherwise.
+template <class Callback, class... Arguments>
+bool call_guarded(Callback& callback, Arguments&&... arguments) {
+  WEIR_TRY {
+    callback(std::forward<Arguments>(arguments)...);
+    return true;
+  }
+#if defined(__cpp_exceptions) && defined(__GLIBCXX__)
+  catch (abi::__forced_unwind&) {
+    throw;
+  }
+#endif
+  WEIR_CATCH_ALL { return false; }
 }
 
 }  // namespace weir::inline v0::detail

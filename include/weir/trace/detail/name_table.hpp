@@ -12,17 +12,9 @@
 #include <new>
 #include <string_view>
 
-#include "weir/core/version.hpp"
+#include "weir/core/detail/immortal.hpp"
 
 namespace weir::inline v0::detail {
-
-/// Storage that is never destroyed: usable in the destructors of statics, whatever their order.
-template <class T>
-union Immortal {
-  T value;
-  Immortal() : value() {}
-  ~Immortal() {}
-};
 
 /// `text` cut to at most `limit` bytes, between characters if it is UTF-8.
 inline std::string_view cut_text(std::string_view text, std::size_t limit) noexcept {
