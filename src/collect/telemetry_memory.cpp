@@ -24,9 +24,11 @@ class MemoryBackend final : public TelemetryBackend {
     Instance& instance = instances_[update.instance];
     if (instance.about.updates == 0) {
       instance.about.id = update.instance;
-      instance.about.first_seen = update.received;
+      instance.about.first_seen = instance.about.last_seen = update.received;
     }
+    silent_longest_.erase({instance.about.last_seen, update.instance});
     instance.about.last_seen = std::max(instance.about.last_seen, update.received);
+    silent_longest_.emplace(instance.about.last_seen, update.instance);
     instance.about.expect_next = update.expect_next;
     ++instance.about.updates;
     ++instance.about.kept;
@@ -129,6 +131,7 @@ class MemoryBackend final : public TelemetryBackend {
   void remove(std::map<InstanceId, Instance>::iterator instance, TelemetryAdded& added) {
     added.evicted_updates += instance->second.updates.size();
     while (!instance->second.updates.empty()) remove(instance->second, instance->second.updates.begin()->first);
+    silent_longest_.erase({instance->second.about.last_seen, instance->first});
     instances_.erase(instance);
     ++added.evicted_instances;
   }
@@ -147,29 +150,20 @@ class MemoryBackend final : public TelemetryBackend {
       remove(instance, first->first);
       ++added.evicted_updates;
     }
-    if (now >= next_sweep_) {
-      next_sweep_ = now + std::chrono::minutes{1};
-      for (auto instance = instances_.begin(); instance != instances_.end();) {
-        const auto silent = instance++;
-        if (silent->second.about.last_seen < oldest) remove(silent, added);
-      }
-    }
-    while (instances_.size() > options_.max_instances) {
-      remove(std::min_element(instances_.begin(), instances_.end(),
-                              [&](const auto& a, const auto& b) {
-                                if ((a.first == id) != (b.first == id)) return b.first == id;  // the one that is speaking stays
-                                return a.second.about.last_seen < b.second.about.last_seen;
-                              }),
-             added);
+    for (auto silent = silent_longest_.begin(); silent != silent_longest_.end();) {
+      const auto [last_seen, other] = *silent++;
+      if (other == id) continue;  // the one that is speaking stays
+      if (last_seen >= oldest && instances_.size() <= options_.max_instances) break;
+      remove(instances_.find(other), added);
     }
     return added;
   }
 
   const TelemetryStoreOptions options_;
   std::map<InstanceId, Instance> instances_;
-  std::map<std::uint64_t, InstanceId> order_;  // of all updates, the oldest first
+  std::map<std::uint64_t, InstanceId> order_;                  // of all updates, the oldest first
+  std::set<std::pair<Timestamp, InstanceId>> silent_longest_;  // by last_seen
   std::uint64_t last_number_ = 0, bytes_ = 0;
-  Timestamp next_sweep_{};
 };
 
 }  // namespace

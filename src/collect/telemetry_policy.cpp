@@ -69,7 +69,9 @@ struct PolicyReader {
     if (member == "next_update") return take(interval(name, value), rule.next_update);
     if (member == "disable_keys") return take(keys(name, value), rule.disable_keys);
     if (member == "enable_keys") return take(keys(name, value), rule.enable_keys);
-    if (member != "stop") return wrong("member \"" + name + "\" is not known: there are next_update, disable_keys, enable_keys, stop and, at the top, instances");
+    if (member != "stop")
+      return wrong("member \"" + name +
+                   "\" is not known: there are next_update, disable_keys, enable_keys, stop and, at the top, instances");
     if (!value.is_boolean()) return wrong_member(name, "true or false");
     rule.stop = value.get<bool>();
     return {};
@@ -191,7 +193,8 @@ Result<TelemetryPolicyFile> TelemetryPolicyFile::open(std::string path, Logger& 
   if (!text) return text.error();
   Result<TelemetryPolicy> policy = parse_file(path, *text);
   if (!policy) return policy.error();
-  std::unique_ptr<State> state(new State{.path = std::move(path), .logger = logger, .mutex = {}, .policy = std::move(*policy), .text = std::move(*text), .reported = {}});
+  std::unique_ptr<State> state(new State{
+      .path = std::move(path), .logger = logger, .mutex = {}, .policy = std::move(*policy), .text = std::move(*text), .reported = {}});
   return TelemetryPolicyFile(std::move(state));
 }
 

@@ -49,8 +49,11 @@ class JsonWriter {
   void member(std::string_view key, const TelemetryNumber& number) {
     name(key);
     char digits[40];
-    std::visit([&](auto value) { raw({digits, static_cast<std::size_t>(std::to_chars(digits, digits + sizeof digits, value).ptr - digits)}); },
-               number);
+    std::visit(
+        [&](auto value) {
+          raw({digits, static_cast<std::size_t>(std::to_chars(digits, digits + sizeof digits, value).ptr - digits)});
+        },
+        number);
   }
   void element(std::string_view text) {
     separate();
@@ -123,7 +126,8 @@ struct TelemetryServer::Impl final : http::Handler {
     if (request.path.size() > max_path) return http::error_response(414, "the path is too long");
     const std::vector<std::string_view> parts = parts_of(request.path);
     const bool update = parts.size() == 3 && parts[0] == "v1" && parts[1] == "update";
-    const bool about = parts.size() >= 2 && parts.size() <= 4 && parts[0] == "v1" && parts[1] == "instances" && (parts.size() < 4 || parts[3] == "series");
+    const bool about =
+        parts.size() >= 2 && parts.size() <= 4 && parts[0] == "v1" && parts[1] == "instances" && (parts.size() < 4 || parts[3] == "series");
     const bool home = request.path == "/";
     if (!update && !about && !home) return http::error_response(404, "there is nothing here; GET / says what there is");
     if (request.method != (update ? "POST" : "GET")) {
@@ -153,8 +157,9 @@ struct TelemetryServer::Impl final : http::Handler {
 
   static http::Response list_of_contents() {
     return {.status = 200,
-            .body = R"({"weir":"telemetry","endpoints":["POST /v1/update/{id}","GET /v1/instances?limit=&offset=","GET /v1/instances/{id}",)"
-                    R"("GET /v1/instances/{id}/series?key=&since=&limit="]})"};
+            .body =
+                R"({"weir":"telemetry","endpoints":["POST /v1/update/{id}","GET /v1/instances?limit=&offset=","GET /v1/instances/{id}",)"
+                R"("GET /v1/instances/{id}/series?key=&since=&limit="]})"};
   }
 
   /// A parameter that is a whole number up to `most`; nothing if it is something else.
@@ -167,8 +172,12 @@ struct TelemetryServer::Impl final : http::Handler {
     if (text->empty() || error != std::errc{} || end != text->data() + text->size() || number < least || number > most) return std::nullopt;
     return number;
   }
-  static std::optional<std::size_t> limit_of(const http::Request& request) { return number_of(request, "limit", default_limit, 1, max_limit); }
-  static http::Response wrong_limit() { return http::error_response(400, "limit should be a number from 1 to " + std::to_string(max_limit)); }
+  static std::optional<std::size_t> limit_of(const http::Request& request) {
+    return number_of(request, "limit", default_limit, 1, max_limit);
+  }
+  static http::Response wrong_limit() {
+    return http::error_response(400, "limit should be a number from 1 to " + std::to_string(max_limit));
+  }
 
   http::Response instances(const http::Request& request) const {
     const auto limit = limit_of(request);
@@ -255,7 +264,8 @@ Result<void> TelemetryServer::check_address(const std::string& address) {
 
 Result<void> TelemetryServer::listen() {
   Impl& impl = *impl_;
-  if (impl.server) return Error{std::make_error_code(std::errc::invalid_argument), "cannot listen on " + address() + ": it was tried already"};
+  if (impl.server)
+    return Error{std::make_error_code(std::errc::invalid_argument), "cannot listen on " + address() + ": it was tried already"};
   auto address = http::Address::parse(impl.address);
   if (!address) return address.error();
   http::ServerOptions options;
@@ -271,7 +281,8 @@ Result<void> TelemetryServer::listen() {
 }
 
 Result<void> TelemetryServer::serve(const StopToken& stop) {
-  if (!impl_->server) return Error{std::make_error_code(std::errc::invalid_argument), "cannot serve " + address() + ": call listen() first"};
+  if (!impl_->server)
+    return Error{std::make_error_code(std::errc::invalid_argument), "cannot serve " + address() + ": call listen() first"};
   return impl_->server->serve(stop);
 }
 

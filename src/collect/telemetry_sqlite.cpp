@@ -1,5 +1,5 @@
-// The backend of a TelemetryStore that keeps updates in an SQLite database. Each update is a transaction in the write-ahead log, on the disk
-// before add() returns.
+// The backend of a TelemetryStore that keeps updates in an SQLite database. Each update is a transaction in the write-ahead log, on the
+// disk before add() returns.
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <algorithm>
@@ -49,7 +49,9 @@ class Database {
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
 
-  void open(const std::string& path) { check(::sqlite3_open_v2(path.c_str(), &handle_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr)); }
+  void open(const std::string& path) {
+    check(::sqlite3_open_v2(path.c_str(), &handle_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr));
+  }
   sqlite3* handle() const { return handle_; }
   void check(int code) const {
     if (code != SQLITE_OK) throw Refused{code, handle_ != nullptr ? ::sqlite3_errmsg(handle_) : ::sqlite3_errstr(code)};
@@ -103,7 +105,9 @@ class Statement {
   }
   std::string text(int column) const {
     const void* const bytes = ::sqlite3_column_blob(statement_, column);
-    return bytes == nullptr ? std::string() : std::string(static_cast<const char*>(bytes), static_cast<std::size_t>(::sqlite3_column_bytes(statement_, column)));
+    return bytes == nullptr
+               ? std::string()
+               : std::string(static_cast<const char*>(bytes), static_cast<std::size_t>(::sqlite3_column_bytes(statement_, column)));
   }
 
  private:
@@ -176,13 +180,14 @@ class SqliteBackend final : public TelemetryBackend {
       Transaction transaction(database_);
       const std::int64_t instance = instance_row(update);
       if (!update.update_id.empty()) {
-        Statement seen(database_, "SELECT 1 FROM updates WHERE instance = ? AND update_id = ?", instance, std::string_view(update.update_id));
+        Statement seen(database_, "SELECT 1 FROM updates WHERE instance = ? AND update_id = ?", instance,
+                       std::string_view(update.update_id));
         if (seen.step()) return TelemetryAdded{.duplicate = true};  // and what instance_row() made is undone
       }
       const std::int64_t bytes = whole(update.bytes());
       if (update.update_id.empty()) {
-        Statement(database_, "INSERT INTO updates(instance, received, bytes, json) VALUES(?, ?, ?, ?)", instance, nanos(update.received), bytes,
-                  std::string_view(update.json))
+        Statement(database_, "INSERT INTO updates(instance, received, bytes, json) VALUES(?, ?, ?, ?)", instance, nanos(update.received),
+                  bytes, std::string_view(update.json))
             .run();
       } else {
         Statement(database_, "INSERT INTO updates(instance, received, bytes, json, update_id) VALUES(?, ?, ?, ?, ?)", instance,
@@ -195,10 +200,11 @@ class SqliteBackend final : public TelemetryBackend {
         number.bind(instance, std::string_view(key), nanos(update.time), row, value);
         number.run();
       }
-      Statement(database_,
-                "UPDATE instances SET last_seen = max(last_seen, ?), expect_next = ?, updates = updates + 1, kept = kept + 1, bytes = bytes + ? "
-                "WHERE id = ?",
-                nanos(update.received), nanos(update.expect_next), bytes, instance)
+      Statement(
+          database_,
+          "UPDATE instances SET last_seen = max(last_seen, ?), expect_next = ?, updates = updates + 1, kept = kept + 1, bytes = bytes + ? "
+          "WHERE id = ?",
+          nanos(update.received), nanos(update.expect_next), bytes, instance)
           .run();
       Statement(database_, "UPDATE totals SET updates = updates + 1, bytes = bytes + ?", bytes).run();
       evict(instance, update.received, added);
@@ -236,7 +242,8 @@ class SqliteBackend final : public TelemetryBackend {
       std::string last(after);
       // From one key to the next by the index, and not through all numbers of each.
       while (keys.size() < limit) {
-        Statement next(database_, "SELECT key FROM numbers WHERE instance = ? AND key > ? ORDER BY key LIMIT 1", instance, std::string_view(last));
+        Statement next(database_, "SELECT key FROM numbers WHERE instance = ? AND key > ? ORDER BY key LIMIT 1", instance,
+                       std::string_view(last));
         if (!next.step()) break;
         keys.push_back(next.text(0));
         last = keys.back();
@@ -255,7 +262,8 @@ class SqliteBackend final : public TelemetryBackend {
   Result<TelemetrySeries> series(const InstanceId& id, std::string_view key, std::optional<Timestamp> since, std::size_t limit) override {
     return guarded<TelemetrySeries>("read", [&] {
       TelemetrySeries series;
-      constexpr std::string_view first = "SELECT time, number FROM numbers WHERE instance = ? AND key = ? AND time >= ? ORDER BY time, update_row LIMIT ?";
+      constexpr std::string_view first =
+          "SELECT time, number FROM numbers WHERE instance = ? AND key = ? AND time >= ? ORDER BY time, update_row LIMIT ?";
       constexpr std::string_view last =
           "SELECT time, number FROM numbers WHERE instance = ? AND key = ? AND time >= ? ORDER BY time DESC, update_row DESC LIMIT ?";
       Statement rows(database_, since ? first : last, row_of(id), key, since ? nanos(*since) : INT64_MIN, whole(limit) + 1);
@@ -305,8 +313,8 @@ class SqliteBackend final : public TelemetryBackend {
     }
     if (application != application_id) return failure(doing + ": it is another program's. Name another file");
     if (version != schema_version) {
-      return failure(doing + ": its schema is version " + std::to_string(version) + ", and this weir knows " + std::to_string(schema_version) +
-                     ". Name another file, or use the weir that made it");
+      return failure(doing + ": its schema is version " + std::to_string(version) + ", and this weir knows " +
+                     std::to_string(schema_version) + ". Name another file, or use the weir that made it");
     }
     Statement check(database_, "PRAGMA quick_check(1)");
     if (check.step() && check.text(0) != "ok") {
@@ -331,7 +339,8 @@ class SqliteBackend final : public TelemetryBackend {
   std::int64_t instance_row(const TelemetryUpdate& update) {
     if (const std::int64_t known = row_of(update.instance); known >= 0) return known;
     const std::string uuid = update.instance.to_string();
-    Statement(database_, "INSERT INTO instances(uuid, first_seen, last_seen, expect_next, updates, kept, bytes) VALUES(?, ?, ?, 0, 0, 0, 0)",
+    Statement(database_,
+              "INSERT INTO instances(uuid, first_seen, last_seen, expect_next, updates, kept, bytes) VALUES(?, ?, ?, 0, 0, 0, 0)",
               std::string_view(uuid), nanos(update.received), nanos(update.received))
         .run();
     const std::int64_t row = ::sqlite3_last_insert_rowid(database_.handle());
@@ -355,7 +364,8 @@ class SqliteBackend final : public TelemetryBackend {
     if (!about.step()) return;
     Statement(database_, "DELETE FROM numbers WHERE instance = ?", id).run();
     Statement(database_, "DELETE FROM updates WHERE instance = ?", id).run();
-    Statement(database_, "UPDATE totals SET instances = instances - 1, updates = updates - ?, bytes = bytes - ?", about.integer(0), about.integer(1))
+    Statement(database_, "UPDATE totals SET instances = instances - 1, updates = updates - ?, bytes = bytes - ?", about.integer(0),
+              about.integer(1))
         .run();
     Statement(database_, "DELETE FROM instances WHERE id = ?", id).run();
     added.evicted_updates += about.count(0);

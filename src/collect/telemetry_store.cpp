@@ -113,6 +113,15 @@ Result<detail::TelemetryUpdate> update_of(const InstanceId& id, const json& docu
   return update;
 }
 
+std::string json_of(const Response& response) {
+  json object{{"next_update", response.next_update.count()}};
+  if (response.stop) object["stop"] = true;
+  if (!response.error.empty()) object["error"] = response.error;
+  if (!response.disable_keys.empty()) object["disable_keys"] = response.disable_keys;
+  if (!response.enable_keys.empty()) object["enable_keys"] = response.enable_keys;
+  return object.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
 }  // namespace
 
 struct TelemetryStore::State {
@@ -190,14 +199,15 @@ TelemetryAnswer TelemetryStore::receive(const InstanceId& id, std::string_view b
       for (const auto& [key, value] : data->items()) numbers.add(key, value);
     // "a.b" and b of a are one series; the first of them counts.
     std::stable_sort(update->numbers.begin(), update->numbers.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
-    const auto repeated = std::unique(update->numbers.begin(), update->numbers.end(), [](const auto& a, const auto& b) { return a.key == b.key; });
+    const auto repeated =
+        std::unique(update->numbers.begin(), update->numbers.end(), [](const auto& a, const auto& b) { return a.key == b.key; });
     const auto dropped = numbers.dropped() + static_cast<std::uint64_t>(update->numbers.end() - repeated);
     update->numbers.erase(repeated, update->numbers.end());
     update->json = document->dump(-1, ' ', false, json::error_handler_t::replace);
     *document = {};
     if (update->bytes() > std::min(state.options.max_bytes, state.options.max_instance_bytes))
       return state.reject(413, "the update is larger than what is kept of an instance");
-    return state.store(*update, dropped, response.to_json());
+    return state.store(*update, dropped, json_of(response));
   } catch (const std::bad_alloc&) {
     std::lock_guard lock(state.mutex);
     return state.unavailable("out of memory for a telemetry update");
@@ -224,7 +234,8 @@ Result<std::string> TelemetryStore::last_update(const InstanceId& id) const {
   return state_->backend->last_update(id);
 }
 
-Result<TelemetrySeries> TelemetryStore::series(const InstanceId& id, std::string_view key, std::optional<Timestamp> since, std::size_t limit) const {
+Result<TelemetrySeries> TelemetryStore::series(const InstanceId& id, std::string_view key, std::optional<Timestamp> since,
+                                               std::size_t limit) const {
   std::lock_guard lock(state_->mutex);
   return state_->backend->series(id, key, since, limit);
 }

@@ -44,7 +44,8 @@ Result<Address> Address::parse(std::string_view text) {
     const auto given = port_of(text.substr(colon + 1));
     const bool brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
     if (brackets) host = host.substr(1, host.size() - 2);
-    const bool valid = !host.empty() && std::all_of(host.begin(), host.end(), [&](char c) { return host_character(c) || (brackets && c == ':'); });
+    const bool valid =
+        !host.empty() && std::all_of(host.begin(), host.end(), [&](char c) { return host_character(c) || (brackets && c == ':'); });
     if (given && valid) {
       address.host = lower(host);
       address.port = *given;

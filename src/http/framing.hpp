@@ -57,8 +57,8 @@ class RequestFrame {
 
   RequestLimits limits_;
   State state_ = State::head;
-  std::string buffer_;     // what came, from behind what was understood before
-  std::size_t used_ = 0;   // of the buffer, while append() runs
+  std::string buffer_;    // what came, from behind what was understood before
+  std::size_t used_ = 0;  // of the buffer, while append() runs
   std::string head_, body_;
   std::size_t searched_ = 0;   // of the buffer, for the end of the head
   std::size_t remaining_ = 0;  // of the body, or of the chunk

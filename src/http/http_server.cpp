@@ -29,7 +29,8 @@ constexpr std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
 struct Connection {
   enum class Phase { reading, working, writing, draining };
 
-  explicit Connection(net::Fd socket, const RequestLimits& limits, Clock::time_point end) : fd(std::move(socket)), frame(limits), deadline(end) {}
+  explicit Connection(net::Fd socket, const RequestLimits& limits, Clock::time_point end)
+      : fd(std::move(socket)), frame(limits), deadline(end) {}
 
   net::Fd fd;
   Phase phase = Phase::reading;
@@ -164,7 +165,8 @@ struct HttpServer::Impl {
   /// False: it is of no use any more.
   bool write_some(Connection& connection, Clock::time_point now) {
     while (connection.sent < connection.out.size()) {
-      const ssize_t size = net::send_some(connection.fd.get(), connection.out.data() + connection.sent, connection.out.size() - connection.sent);
+      const ssize_t size =
+          net::send_some(connection.fd.get(), connection.out.data() + connection.sent, connection.out.size() - connection.sent);
       if (size == -EAGAIN) return true;
       if (size < 0) {
         connection.deadline = now;
@@ -303,7 +305,8 @@ struct HttpServer::Impl {
       }
       if (end != Clock::time_point::max() && (now >= end || !answering())) return {};
       if (broken) {
-        return Error{std::make_error_code(std::errc::io_error), "stopped serving " + address.to_string() + ": the socket is of no use any more"};
+        return Error{std::make_error_code(std::errc::io_error),
+                     "stopped serving " + address.to_string() + ": the socket is of no use any more"};
       }
       {
         std::lock_guard lock(mutex);
@@ -346,7 +349,8 @@ struct HttpServer::Impl {
   }
 
   bool can_drop() const {
-    return std::any_of(connections.begin(), connections.end(), [](const auto& entry) { return entry.second.phase == Connection::Phase::reading; });
+    return std::any_of(connections.begin(), connections.end(),
+                       [](const auto& entry) { return entry.second.phase == Connection::Phase::reading; });
   }
 };
 

@@ -70,11 +70,11 @@ struct ServerOptions {
 
 struct ServerStats {
   std::uint64_t connections = 0, requests = 0;
-  std::uint64_t refused_hosts = 0;      ///< answered 403: a Host or Origin that is not ours
-  std::uint64_t refused_requests = 0;   ///< too large, or malformed
-  std::uint64_t timed_out = 0;          ///< requests and answers that took too long
-  std::uint64_t dropped = 0;            ///< unfinished requests that made room for others
-  std::uint64_t listener_pauses = 0;    ///< times that nobody was let in
+  std::uint64_t refused_hosts = 0;     ///< answered 403: a Host or Origin that is not ours
+  std::uint64_t refused_requests = 0;  ///< too large, or malformed
+  std::uint64_t timed_out = 0;         ///< requests and answers that took too long
+  std::uint64_t dropped = 0;           ///< unfinished requests that made room for others
+  std::uint64_t listener_pauses = 0;   ///< times that nobody was let in
   std::size_t open_connections = 0;
 };
 

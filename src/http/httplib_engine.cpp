@@ -34,7 +34,7 @@ class MemoryStream final : public httplib::Stream {
   }
   void get_remote_ip_and_port(std::string&, int&) const {}
   void get_local_ip_and_port(std::string&, int&) const {}
-  httplib::socket_t socket() const { return -1; }
+  socket_t socket() const { return -1; }
   time_t duration() const { return 0; }
 
   std::string&& answer() { return std::move(answer_); }
@@ -58,7 +58,8 @@ class KeepsSigpipe {
 
 class HttplibEngine final : public Engine, private httplib::Server {
  public:
-  HttplibEngine(http::Handler& handler, const Address& address, std::size_t max_body) : handler_(handler), address_(address), max_body_(max_body) {
+  HttplibEngine(http::Handler& handler, const Address& address, std::size_t max_body)
+      : handler_(handler), address_(address), max_body_(max_body) {
     httplib::Headers headers;
     for (const auto& [name, value] : fixed_headers) headers.emplace(std::string(name), std::string(value));
     set_default_headers(std::move(headers));
@@ -105,7 +106,8 @@ class HttplibEngine final : public Engine, private httplib::Server {
   }
 
   static Request head_of(const httplib::Request& from) {
-    Request request{.method = from.method, .path = from.path, .parameters = {from.params.begin(), from.params.end()}, .content_type = {}, .body = {}};
+    Request request{
+        .method = from.method, .path = from.path, .parameters = {from.params.begin(), from.params.end()}, .content_type = {}, .body = {}};
     std::string type = from.get_header_value("Content-Type");
     type.resize(std::min(type.size(), type.find(';')));
     while (!type.empty() && (type.back() == ' ' || type.back() == '\t')) type.pop_back();

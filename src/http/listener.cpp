@@ -40,8 +40,8 @@ Result<net::Fd> bind_tcp(const Address& address) {
     net::Fd fd(::socket(entry->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     const int on = 1;
     // A connection of an earlier server, still closing, does not keep the port.
-    if (fd && ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 && ::bind(fd.get(), entry->ai_addr, entry->ai_addrlen) == 0 &&
-        ::listen(fd.get(), backlog) == 0) {
+    if (fd && ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+        ::bind(fd.get(), entry->ai_addr, entry->ai_addrlen) == 0 && ::listen(fd.get(), backlog) == 0) {
       return fd;
     }
     const int failed = errno;

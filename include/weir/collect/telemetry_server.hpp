@@ -26,14 +26,14 @@
 namespace weir::inline v0 {
 
 struct TelemetryServerOptions {
-  std::size_t max_body = 4u << 20;         ///< bytes of one update, also decompressed
-  std::size_t max_connections = 256;       ///< beyond it the unfinished request leaves that has taken longest so far
-  std::size_t max_buffered = 64u << 20;    ///< bytes of all unfinished requests; beyond it the same
-  std::size_t threads = 2;                 ///< that answer whole requests
+  std::size_t max_body = 4u << 20;                 ///< bytes of one update, also decompressed
+  std::size_t max_connections = 256;               ///< beyond it the unfinished request leaves that has taken longest so far
+  std::size_t max_buffered = 64u << 20;            ///< bytes of all unfinished requests; beyond it the same
+  std::size_t threads = 2;                         ///< that answer whole requests
   std::chrono::milliseconds request_time{10'000};  ///< for sending a request, from the connection on
   std::chrono::milliseconds answer_time{10'000};   ///< for reading the answer
-  const Clock* clock = nullptr;            ///< of updates; nullptr: the system's
-  Logger* logger = nullptr;                ///< nullptr: stderr_logger()
+  const Clock* clock = nullptr;                    ///< of updates; nullptr: the system's
+  Logger* logger = nullptr;                        ///< nullptr: stderr_logger()
 };
 
 struct TelemetryServerStats {

@@ -51,10 +51,10 @@ struct TelemetryAnswer {
 struct TelemetryInstance {
   InstanceId id;
   Timestamp first_seen{}, last_seen{};
-  Timestamp expect_next{};      ///< when its next update should be here
-  std::uint64_t updates = 0;    ///< received, each once
-  std::uint64_t kept = 0;       ///< of these
-  std::uint64_t bytes = 0;      ///< of what is kept
+  Timestamp expect_next{};    ///< when its next update should be here
+  std::uint64_t updates = 0;  ///< received, each once
+  std::uint64_t kept = 0;     ///< of these
+  std::uint64_t bytes = 0;    ///< of what is kept
 };
 
 using TelemetryNumber = std::variant<std::int64_t, double>;
