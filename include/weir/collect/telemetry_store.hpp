@@ -28,7 +28,7 @@ namespace weir::inline v0 {
 
 struct TelemetryStoreOptions {
   /// Of the database (SQLite), made with mode 0600 if it is not there. Empty: in memory, and gone with the store.
-  std::string path;
+  std::string path{};
   /// Beyond it the instance leaves that has been silent for longest.
   std::size_t max_instances = 10'000;
   /// Kept of one instance; beyond either its oldest leave.
