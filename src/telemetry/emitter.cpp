@@ -96,8 +96,8 @@ struct Parcel {
 
 /// From one start() to the next stop(), and longer if the thread does not come back.
 struct Run {
-  StopSource ending;    // ends waits
-  StopSource deadline;  // ends tries
+  StopSource ending;                     // ends waits
+  StopSource deadline;                   // ends tries
   std::unique_ptr<detail::Spool> spool;  // the thread's
   // Guarded by State::mutex.
   bool finished = false;       // the thread is
@@ -188,11 +188,11 @@ struct Emitter::State::Loop {
   State& state;
   Run& run;
   const unsigned generation = detail::fork_generation();
-  bool ended = false;                // by the server
-  std::optional<nanoseconds> wish;   // of this cycle's last answer
-  nanoseconds busy{0};               // how long this cycle's last answer asks to be left alone
-  bool failing = false;              // and told
-  bool spool_failing = false;        // and told
+  bool ended = false;               // by the server
+  std::optional<nanoseconds> wish;  // of this cycle's last answer
+  nanoseconds busy{0};              // how long this cycle's last answer asks to be left alone
+  bool failing = false;             // and told
+  bool spool_failing = false;       // and told
   std::optional<Timestamp> last_complaint;
 };
 

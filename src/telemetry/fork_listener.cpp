@@ -56,9 +56,7 @@ void add_fork_listener(ForkListener& listener) noexcept {
   listeners.add(listener);
 }
 
-void remove_fork_listener(ForkListener& listener) noexcept {
-  remove_fork_listener(listener, no_forks());
-}
+void remove_fork_listener(ForkListener& listener) noexcept { remove_fork_listener(listener, no_forks()); }
 
 void remove_fork_listener(ForkListener& listener, const std::unique_lock<std::mutex>&) noexcept { listeners.remove(listener); }
 

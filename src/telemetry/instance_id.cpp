@@ -49,9 +49,10 @@ Result<InstanceId> read_id(const std::string& path) {
   while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.remove_suffix(1);
   const InstanceId id = InstanceId::parse(line);
   if (id.valid()) return id;
-  return Error{std::make_error_code(std::errc::bad_message), "the file " + path +
-                                                                 " holds no instance id (a UUID in its first line); remove it, and a new one "
-                                                                 "is made, or name another path"};
+  return Error{std::make_error_code(std::errc::bad_message),
+               "the file " + path +
+                   " holds no instance id (a UUID in its first line); remove it, and a new one "
+                   "is made, or name another path"};
 }
 
 /// A temporary file beside the path, with an id in it. Removed at its end, unless it has moved.
@@ -101,8 +102,7 @@ void sync_directory_of(const std::string& path) noexcept {
 
 Result<InstanceId> InstanceId::from_file(const std::string& path) {
   if (path.empty() || path.find('\0') != path.npos) {
-    return Error{std::make_error_code(std::errc::invalid_argument),
-                 "the path of an instance id is empty or contains a NUL; name a file"};
+    return Error{std::make_error_code(std::errc::invalid_argument), "the path of an instance id is empty or contains a NUL; name a file"};
   }
   constexpr int attempts = 16;
   for (int i = 0; i < attempts; ++i) {

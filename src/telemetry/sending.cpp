@@ -27,8 +27,7 @@ struct Date {
 };
 
 std::optional<Timestamp> time_of(const Date& date) {
-  constexpr std::array<std::string_view, 12> months = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  constexpr std::array<std::string_view, 12> months = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
   const auto month = std::find(months.begin(), months.end(), std::string_view(date.month));
   if (month == months.end() || date.year < 1970 || date.year > 2200) return std::nullopt;  // what a Timestamp can hold
   if (date.hour < 0 || date.hour > 23 || date.minute < 0 || date.minute > 59 || date.second < 0 || date.second > 60) return std::nullopt;
@@ -46,21 +45,21 @@ std::optional<Timestamp> http_date(const std::string& text) {
   const auto whole = [&](int fields) { return fields == 6 && end >= 0 && static_cast<std::size_t>(end) == text.size(); };
   const char* const c = text.c_str();
   // Sun, 06 Nov 1994 08:49:37 GMT
-  if (whole(std::sscanf(c, "%*3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", &date.day, date.month, &date.year, &date.hour,
-                        &date.minute, &date.second, &end))) {
+  if (whole(std::sscanf(c, "%*3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", &date.day, date.month, &date.year, &date.hour, &date.minute,
+                        &date.second, &end))) {
     return time_of(date);
   }
   // Sunday, 06-Nov-94 08:49:37 GMT
   end = -1;
-  if (whole(std::sscanf(c, "%*9[A-Za-z], %2d-%3[A-Za-z]-%2d %2d:%2d:%2d GMT%n", &date.day, date.month, &date.year, &date.hour,
-                        &date.minute, &date.second, &end))) {
+  if (whole(std::sscanf(c, "%*9[A-Za-z], %2d-%3[A-Za-z]-%2d %2d:%2d:%2d GMT%n", &date.day, date.month, &date.year, &date.hour, &date.minute,
+                        &date.second, &end))) {
     date.year += date.year < 70 ? 2000 : 1900;
     return time_of(date);
   }
   // Sun Nov  6 08:49:37 1994
   end = -1;
-  if (whole(std::sscanf(c, "%*3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d%n", date.month, &date.day, &date.hour, &date.minute,
-                        &date.second, &date.year, &end))) {
+  if (whole(std::sscanf(c, "%*3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d%n", date.month, &date.day, &date.hour, &date.minute, &date.second,
+                        &date.year, &end))) {
     return time_of(date);
   }
   return std::nullopt;
@@ -88,7 +87,8 @@ std::optional<std::chrono::nanoseconds> retry_after(std::string_view header, Tim
   if (text.find_first_not_of("0123456789") == text.npos) {
     std::int64_t seconds = 0;
     const bool fits = std::from_chars(text.data(), text.data() + text.size(), seconds).ec == std::errc();
-    if (!fits || std::chrono::nanoseconds{max_wish} <= std::chrono::seconds{std::min<std::int64_t>(seconds, 1'000'000'000)}) return max_wish;
+    if (!fits || std::chrono::nanoseconds{max_wish} <= std::chrono::seconds{std::min<std::int64_t>(seconds, 1'000'000'000)})
+      return max_wish;
     return std::max<std::chrono::nanoseconds>(min_wish, std::chrono::seconds{seconds});
   }
   const std::optional<Timestamp> date = http_date(std::string(text));

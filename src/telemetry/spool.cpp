@@ -187,17 +187,16 @@ Result<void> Spool::scan() {
     bytes_ += file.bytes;
     files_.push_back(std::move(file));
   }
-  std::sort(files_.begin(), files_.end(), [](const File& a, const File& b) {
-    return a.sequence != b.sequence ? a.sequence < b.sequence : a.update_id < b.update_id;
-  });
+  std::sort(files_.begin(), files_.end(),
+            [](const File& a, const File& b) { return a.sequence != b.sequence ? a.sequence < b.sequence : a.update_id < b.update_id; });
   return {};
 }
 
 Result<std::uint64_t> Spool::add(std::string_view update_id, std::string_view body) {
   if (!has_room(body.size())) {
-    return Error{std::make_error_code(std::errc::no_space_on_device),
-                 "the telemetry spool " + directory_ + " has no room for " + std::to_string(body.size()) + " bytes more; it is bounded by " +
-                     std::to_string(max_bytes_) + " (max_spool_bytes)"};
+    return Error{std::make_error_code(std::errc::no_space_on_device), "the telemetry spool " + directory_ + " has no room for " +
+                                                                          std::to_string(body.size()) + " bytes more; it is bounded by " +
+                                                                          std::to_string(max_bytes_) + " (max_spool_bytes)"};
   }
   files_.push_back({last_sequence_ + 1, std::string(update_id), body.size()});
   Result<void> written = write(files_.back().name(), body);
@@ -211,8 +210,8 @@ Result<std::uint64_t> Spool::add(std::string_view update_id, std::string_view bo
 
 Result<void> Spool::write(const std::string& name, std::string_view body) {
   const std::string draft = name + ".tmp";
-  const int fd = uninterrupted(
-      [&] { return ::openat(directory_fd_, draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600); });
+  const int fd =
+      uninterrupted([&] { return ::openat(directory_fd_, draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600); });
   if (fd < 0) return cannot("make", draft);
   const bool written = write_all(fd, body) && ::fsync(fd) == 0;
   close_keeping_errno(fd);

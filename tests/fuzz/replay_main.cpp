@@ -64,7 +64,8 @@ class Mutator {
         break;
       }
       case 5: {  // what numbers and texts end on
-        static constexpr std::string_view tokens[] = {"0", "-1", "9223372036854775808", "1e999", "\"", "\\u0000", "\\ud800", "\xff", "\n", "{", "[", "null"};
+        static constexpr std::string_view tokens[] = {
+            "0", "-1", "9223372036854775808", "1e999", "\"", "\\u0000", "\\ud800", "\xff", "\n", "{", "[", "null"};
         const std::string_view token = tokens[below(std::size(tokens))];
         input.insert(at(begin), token.begin(), token.end());
         break;

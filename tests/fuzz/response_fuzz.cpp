@@ -43,8 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::size_t end = text.find('\n');
     const std::string type(end == text.npos ? "application/json" : text.substr(0, end));
     const detail::Verdict verdict = detail::judge(Delivery::answered({status, type, type, std::string(text)}), now);
-    require((verdict.kind == detail::Verdict::Kind::taken) == (status == 200 && verdict.why.find(", but") == verdict.why.npos &&
-                                                               verdict.why.find(" of type") == verdict.why.npos));
+    require((verdict.kind == detail::Verdict::Kind::taken) ==
+            (status == 200 && verdict.why.find(", but") == verdict.why.npos && verdict.why.find(" of type") == verdict.why.npos));
     require(verdict.why.size() < 2048);
   }
   return 0;

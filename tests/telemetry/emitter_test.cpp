@@ -28,7 +28,7 @@ namespace {
 
 using Waits = std::vector<std::chrono::nanoseconds>;
 
-constexpr std::chrono::nanoseconds usual = 1h + 30s;               // the dice of VirtualPacer always show the middle
+constexpr std::chrono::nanoseconds usual = 1h + 30s;                                   // the dice of VirtualPacer always show the middle
 constexpr std::chrono::nanoseconds first = 8400ms, second = 28350ms, third = 67200ms;  // 8, 27 and 64 seconds, and 5 % of them
 constexpr auto soon = 5s;
 
@@ -685,7 +685,8 @@ TEST_CASE("what cannot be started says why") {
 TEST_CASE("the thread takes no signals") {
   std::atomic<int> blocked{-1};
   auto pacer = std::make_shared<VirtualPacer>();
-  Emitter emitter{Telemetry::create(InstanceId::random()).value(), InMemoryTransport([&](const Update&) {
+  Emitter emitter{Telemetry::create(InstanceId::random()).value(),
+                  InMemoryTransport([&](const Update&) {
                     sigset_t mask;
                     ::pthread_sigmask(SIG_SETMASK, nullptr, &mask);
                     blocked = sigismember(&mask, SIGTERM) + sigismember(&mask, SIGPROF) + sigismember(&mask, SIGXFSZ);

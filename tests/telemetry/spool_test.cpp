@@ -283,8 +283,8 @@ TEST_CASE("files that are no payloads are set aside and reported, and foreign fi
   put(name_of(5, id_a), stored_payload(id_b, 1));                                                // another update
   put(name_of(6, id_a), R"({"instance_id":"nobody","update_id":")" + id_a + R"(","data":{}})");  // nobody's
   put(name_of(7, id_b), whole);
-  put(name_of(8, id_c, ".json.tmp"), "{");     // somebody was killed here
-  put(name_of(9, id_d) + ".bad", "bad");       // set aside before
+  put(name_of(8, id_c, ".json.tmp"), "{");  // somebody was killed here
+  put(name_of(9, id_d) + ".bad", "bad");    // set aside before
   put("9-" + id_d + ".json", stored_payload(id_d, 1));
   put("notes.txt", "hello");
   put("000000000010-" + std::string(32, 'A') + ".json", "{}");
@@ -336,8 +336,8 @@ TEST_CASE("a spool belongs to one emitter until it is stopped") {
   const Result<void> second = other.start();
   REQUIRE_FALSE(second);
   CHECK(second.error().code == std::errc::device_or_resource_busy);
-  CHECK(second.error().message == "the telemetry spool " + rig.spool +
-                                      " is used by another emitter; give each a directory of its own, or end the other");
+  CHECK(second.error().message ==
+        "the telemetry spool " + rig.spool + " is used by another emitter; give each a directory of its own, or end the other");
   CHECK(rig.emitter().stop(soon));
   CHECK(other.start());
   CHECK_FALSE(rig.emitter().start());
