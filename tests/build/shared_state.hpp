@@ -6,12 +6,12 @@
 #include "weir/trace/tracer.hpp"
 
 struct SharedState {
-  const void* address[14];
+  const void* address[13];
 };
 
 inline SharedState shared_state() {
   namespace detail = weir::detail;
   return {{&detail::thread_state, &detail::thread_slot, &detail::fast_slot, &detail::process_state, &detail::unresolved, &detail::process(),
            &detail::name_table(), &detail::operation_hooks, &detail::bad_traceparents, &detail::activities, &detail::thread_telemetry,
-           &detail::cell_registry(), &detail::buffer_fork(), detail::default_buffer().get()}};
+           &detail::shared_cell_registry, &detail::shared_telemetry}};
 }

@@ -22,31 +22,11 @@
 #include "weir/core/attribute.hpp"
 #include "weir/core/clock.hpp"
 #include "weir/core/result.hpp"
+#include "weir/telemetry/detail/buffer.hpp"
 #include "weir/telemetry/histogram_data.hpp"
 #include "weir/telemetry/instance_id.hpp"
 
 namespace weir::inline v0 {
-
-/// A JSON document, as text: telemetry.set("config", weir::Json{text}). What is no JSON is sent as a string. A view.
-struct Json {
-  std::string_view text;
-};
-
-namespace detail {
-
-struct PayloadAccess;
-
-/// What a call brings: a scalar, or a document.
-struct TelemetryValueView {
-  AttributeValue value;
-  bool document = false;
-
-  TelemetryValueView(AttributeValue v) noexcept : value(v) {}
-  TelemetryValueView(Json json) noexcept : value(json.text), document(true) {}
-  std::size_t bytes() const noexcept { return value.type() == AttributeValue::Type::string ? value.text().size() : 8; }
-};
-
-}  // namespace detail
 
 /// What a key was set to, or a list or set holds: a scalar or a JSON document. Owns its text. Thread-safety: a value.
 class TelemetryValue {

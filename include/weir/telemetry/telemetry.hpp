@@ -25,12 +25,35 @@
 #include <string_view>
 #include <vector>
 
+#include "weir/core/clock.hpp"
+#include "weir/core/logger.hpp"
 #include "weir/core/result.hpp"
 #include "weir/telemetry/detail/buffer.hpp"
 #include "weir/telemetry/instance_id.hpp"
-#include "weir/telemetry/payload.hpp"
 
 namespace weir::inline v0 {
+
+struct TelemetryOptions {
+  /// Keys that are neither stored nor sent, for good. A key is governed by itself and by what stands before its first ':':
+  /// "tls_hello" disables "tls_hello:ab12", too.
+  std::vector<std::string> disabled_keys{};
+  /// Keys, nested keys, list items and distinct values of sets in one payload. What is new beyond it is dropped and counted.
+  std::size_t max_items = 100'000;
+  /// Bytes of keys and values in one payload, and 64 for each item.
+  std::size_t max_bytes = 64u << 20;
+  Logger* logger = &stderr_logger();  ///< must outlive the last copy
+  const Clock* clock = nullptr;       ///< of timestamps; nullptr: the system's. Must outlive the last copy, too
+};
+
+/// What a buffer holds and what became of calls. Thread-safety: a value.
+struct TelemetryStats {
+  std::uint64_t items = 0, bytes = 0;    ///< against the bounds, now
+  std::uint64_t dropped_items = 0;       ///< new, beyond a bound or without memory
+  std::uint64_t type_conflicts = 0;      ///< calls of another kind than the key's
+  std::uint64_t invalid_values = 0;      ///< recorded in a histogram and no number from 0 on
+  std::uint64_t payloads = 0;            ///< taken
+  std::uint64_t collector_failures = 0;  ///< calls of what at_emit was given that threw
+};
 
 /// Adds to one key; for hot paths. Thread-safety: shared: safe. May outlive the buffer.
 class Counter {
@@ -98,7 +121,7 @@ class Histogram {
 class Telemetry {
  public:
   /// Error: the id is nil, or a bound is 0.
-  static Result<Telemetry> create(InstanceId id, TelemetryOptions options = {});
+  static Result<Telemetry> create(InstanceId id, TelemetryOptions options = {});  // weir::weir
 
   // Of integers. A new key begins at 0.
   void increment(std::string_view key) const noexcept { buffer_->add(key, 1); }
@@ -139,15 +162,12 @@ class Telemetry {
   void remove_at_emit(std::uint64_t number) const noexcept { buffer_->remove_at_emit(number); }
 
   /// Empties the buffer into a payload, after what at_emit was given has been called. Throws std::bad_alloc.
-  Payload take() const {
-    buffer_->collect(*this);
-    return buffer_->take(true);
-  }
+  Payload take() const;  // weir/telemetry/payload.hpp
   /// Puts back what could not be sent: counters add, sets add, lists are put in front, histograms merge, of what was set the
   /// newer stays. Within the bounds; what is there already stays.
-  void merge_back(Payload payload) const noexcept { buffer_->merge_back(std::move(payload)); }
+  void merge_back(Payload payload) const noexcept;
   /// Empties the buffer. Throws std::bad_alloc.
-  void reset() const { buffer_->take(false); }
+  void reset() const;
 
   /// What a server wishes: enables keys that a server disabled, then disables keys. What the buffer holds of them is dropped.
   void apply(const Response& response) const noexcept { buffer_->apply(response); }
@@ -166,32 +186,14 @@ class Telemetry {
 };
 
 namespace detail {
-
-/// The buffer of weir::telemetry().
-WEIR_SHARED_STATE inline const std::shared_ptr<Buffer>& default_buffer() {
-  static Immortal<std::shared_ptr<Buffer>> buffer{std::make_shared<Buffer>(InstanceId(), TelemetryOptions())};
-  return buffer.value;
+WEIR_SHARED_STATE inline constinit std::atomic<const Telemetry*> shared_telemetry{nullptr};
 }
 
-}  // namespace detail
+/// The process's own. Calls do nothing until init_telemetry; handles taken before then count from then on. Never destroyed. (weir::weir)
+const Telemetry& telemetry() noexcept;
 
-/// The process's own. Calls do nothing until init_telemetry; handles taken before then count from then on. Never destroyed.
-inline const Telemetry& telemetry() noexcept {
-  static detail::Immortal<Telemetry> instance{Telemetry(detail::default_buffer())};
-  return instance.value;
-}
-
-/// Gives telemetry() its id and options. Error: it has them; as Telemetry::create.
-inline Result<void> init_telemetry(InstanceId id, TelemetryOptions options = {}) {
-  if (auto error = detail::Buffer::check(id, options)) return std::move(*error);
-  if (detail::default_buffer()->begin(id, std::move(options))) return {};
-  return Error{std::make_error_code(std::errc::operation_not_permitted), "init_telemetry was called before: call it once, in main"};
-}
-
-inline Result<Telemetry> Telemetry::create(InstanceId id, TelemetryOptions options) {
-  if (auto error = detail::Buffer::check(id, options)) return std::move(*error);
-  return Telemetry(std::make_shared<detail::Buffer>(id, std::move(options)));
-}
+/// Gives telemetry() its id and options. Error: it has them; as Telemetry::create. (weir::weir)
+Result<void> init_telemetry(InstanceId id, TelemetryOptions options = {});
 
 /// FNV-1a, 32 bits, in lower-case hex without leading zeros. Not for secrets.
 inline std::string fast_hash(std::string_view bytes) {
@@ -202,7 +204,3 @@ inline std::string fast_hash(std::string_view bytes) {
 }
 
 }  // namespace weir::inline v0
-
-// IWYU pragma: begin_exports
-#include "weir/telemetry/detail/buffer_impl.hpp"
-// IWYU pragma: end_exports

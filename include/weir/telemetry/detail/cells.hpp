@@ -8,20 +8,15 @@
 //   ended      [ 40 | 0 | 1 ]
 //   slot          0   1   2
 //
-// Histograms have slots, too: there a thread has a shard of buckets.
+// Histograms have slots, too: there a thread has a shard of buckets. Here is what adds; src/telemetry/cell_registry.hpp has the rest.
 
-#include <pthread.h>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <memory>
 #include <new>
-#include <utility>
-#include <vector>
 
-#include "weir/core/version.hpp"
-#include "weir/telemetry/histogram_data.hpp"
+#include "weir/telemetry/detail/histogram_scheme.hpp"
 
 #if defined(__SANITIZE_THREAD__)
 #define WEIR_THREAD_SANITIZER 1
@@ -129,21 +124,9 @@ struct KeyCache {
   Line lines[sets];
 };
 
-/// A thread's arrays, as the others find them.
-struct ThreadCells {
-  std::unique_ptr<Cell[]> cells;
-  std::uint32_t cells_size = 0;
-  std::unique_ptr<HistogramShard*[]> shards;
-  std::uint32_t shards_size = 0;
-  std::unique_ptr<KeyCache> keys;  // of the thread alone
-  ThreadCells *previous = nullptr, *next = nullptr;
+struct ThreadCells;
 
-  ~ThreadCells() {
-    for (std::uint32_t i = 0; i < shards_size; ++i) delete shards[i];
-  }
-};
-
-/// The same as the thread itself finds them. Trivially destructible and constant-initialized: usable until the thread's last instruction.
+/// A thread's arrays, as it finds them itself. Trivially destructible and constant-initialized: usable until the thread's last instruction.
 struct ThreadTelemetry {
   Cell* cells;
   HistogramShard** shards;
@@ -154,108 +137,8 @@ struct ThreadTelemetry {
 };
 WEIR_SHARED_STATE inline constinit thread_local ThreadTelemetry thread_telemetry{};
 
-/// Every thread's cells, and which slots are in use. Thread-safety: shared: safe. Never destroyed.
-class CellRegistry {
- public:
-  /// Cells that each thread may have of either kind; counters beyond it share one.
-  static constexpr std::uint32_t max_slots = 65'536;
-
-  class Lock {
-   public:
-    explicit Lock(CellRegistry& registry) noexcept : mutex_(registry.mutex_) { pthread_mutex_lock(&mutex_); }
-    ~Lock() { pthread_mutex_unlock(&mutex_); }
-    Lock(const Lock&) = delete;
-    Lock& operator=(const Lock&) = delete;
-
-   private:
-    pthread_mutex_t& mutex_;
-  };
-
-  /// A slot whose cells are all 0; no_cell if there is none.
-  std::uint32_t take_slot() noexcept { return take(counters_); }
-  std::uint32_t take_shard_slot() noexcept { return take(histograms_); }
-  /// Requires: nobody adds to it any more.
-  void give_slot(std::uint32_t slot) noexcept {
-    Lock lock(*this);
-    for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      if (slot < t->cells_size) t->cells[slot].store(0, std::memory_order_relaxed);
-    if (slot < ended_.size()) ended_[slot] = 0;
-    counters_.free.push_back(slot);  // has room: see take
-  }
-  void give_shard_slot(std::uint32_t slot) noexcept {
-    Lock lock(*this);
-    for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      if (slot < t->shards_size) delete std::exchange(t->shards[slot], nullptr);
-    if (slot < ended_shards_.size()) ended_shards_[slot].reset();
-    histograms_.free.push_back(slot);
-  }
-
-  /// The calling thread's cell, made if need be; nullptr without memory.
-  Cell* cell(std::uint32_t slot) noexcept;
-  HistogramShard* shard(std::uint32_t slot) noexcept;
-  KeyCache* keys() noexcept;
-
-  /// Adds up the cells of `count` slots into `sums`.
-  void sum(const std::uint32_t* slots, std::int64_t* sums, std::size_t count) noexcept {
-    Lock lock(*this);
-    for (std::size_t i = 0; i < count; ++i) sums[i] = slots[i] < ended_.size() ? ended_[slots[i]] : 0;
-    for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      for (std::size_t i = 0; i < count; ++i)
-        if (slots[i] < t->cells_size) sums[i] += t->cells[slots[i]].load(std::memory_order_relaxed);
-  }
-  /// Calls f(shard) for each thread's, and that of the ended ones. f must not use the registry.
-  template <class F>
-  void for_each_shard(std::uint32_t slot, F f) {
-    Lock lock(*this);
-    if (slot < ended_shards_.size() && ended_shards_[slot]) f(*ended_shards_[slot]);
-    for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      if (slot < t->shards_size && t->shards[slot] != nullptr) f(*t->shards[slot]);
-  }
-
-  /// Calls f(shard) for that of the ended threads. False: no memory.
-  template <class F>
-  bool add_to_ended(std::uint32_t slot, F f) noexcept {
-    Lock lock(*this);
-    if (slot >= ended_shards_.size()) return false;
-    if (!ended_shards_[slot]) ended_shards_[slot].reset(new (std::nothrow) HistogramShard);
-    if (!ended_shards_[slot]) return false;
-    f(*ended_shards_[slot]);
-    return true;
-  }
-
-  // For fork.
-  void lock() noexcept { pthread_mutex_lock(&mutex_); }
-  void unlock() noexcept { pthread_mutex_unlock(&mutex_); }
-  /// In the child: everything is 0 again.
-  void forget() noexcept {
-    for (ThreadCells* t = threads_; t != nullptr; t = t->next) {
-      for (std::uint32_t i = 0; i < t->cells_size; ++i) t->cells[i].store(0, std::memory_order_relaxed);
-      for (std::uint32_t i = 0; i < t->shards_size; ++i)
-        if (t->shards[i] != nullptr) t->shards[i]->clear();
-    }
-    for (std::int64_t& sum : ended_) sum = 0;
-    for (auto& shard : ended_shards_)
-      if (shard) shard->clear();
-  }
-
- private:
-  struct Slots {
-    std::uint32_t used = 0;  // ever
-    std::vector<std::uint32_t> free;
-  };
-
-  std::uint32_t take(Slots& slots) noexcept;
-  ThreadCells* mine() noexcept;
-  static void end_thread(void* cells) noexcept;
-
-  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
-  // Guarded by mutex_, as are the sizes and pointers of all ThreadCells; the threads read their own without.
-  ThreadCells* threads_ = nullptr;
-  Slots counters_, histograms_;
-  std::vector<std::int64_t> ended_;
-  std::vector<std::unique_ptr<HistogramShard>> ended_shards_;
-  pthread_key_t thread_end_{};
-  bool has_key_ = false;
-};
+/// Every thread's cells: the process's one, made when it is first needed.
+class CellRegistry;
+WEIR_SHARED_STATE inline constinit std::atomic<CellRegistry*> shared_cell_registry{nullptr};
 
 }  // namespace weir::inline v0::detail

@@ -1,9 +1,9 @@
-#pragma once
 // How a buffer is emptied, filled again, and told what a server wishes.
+#include <algorithm>
+#include <cmath>
 
-#include <sys/types.h>
-
-#include "weir/telemetry/detail/buffer_impl.hpp"
+#include "telemetry/buffer.hpp"
+#include "weir/core/detail/exceptions.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -44,14 +44,14 @@ struct HistogramAccess {
   }
 };
 
-inline std::uint64_t Buffer::at_emit(std::function<void(const Telemetry&)> collect) {
+std::uint64_t TableBuffer::at_emit(std::function<void(const Telemetry&)> collect) {
   auto collector = std::make_shared<Collector>(Collector{0, std::move(collect)});
   BufferLock lock(mutex_);
   collectors_.push_back(std::move(collector));
   return collectors_.back()->number = ++last_collector_;
 }
 
-inline void Buffer::remove_at_emit(std::uint64_t number) noexcept {
+void TableBuffer::remove_at_emit(std::uint64_t number) noexcept {
   std::lock_guard running(collecting_);
   std::shared_ptr<Collector> removed;  // destroyed when nothing is locked
   BufferLock lock(mutex_);
@@ -64,7 +64,7 @@ inline void Buffer::remove_at_emit(std::uint64_t number) noexcept {
   }
 }
 
-inline void Buffer::collect(const Telemetry& telemetry) noexcept {
+void TableBuffer::collect(const Telemetry& telemetry) noexcept {
   std::lock_guard running(collecting_);
   std::vector<std::shared_ptr<Collector>> collectors;
   WEIR_TRY {
@@ -90,10 +90,10 @@ inline void Buffer::collect(const Telemetry& telemetry) noexcept {
   }
 }
 
-inline Payload Buffer::take(bool keep) {
+Payload TableBuffer::take(bool keep) {
   Payload payload;
   std::vector<Reading> readings;
-  std::vector<KeyEntry*> leaving;
+  std::vector<TableEntry*> leaving;
   Values values;
   std::lock_guard taking(taking_);
   {
@@ -107,7 +107,7 @@ inline Payload Buffer::take(bool keep) {
       if (entry->pinned) occupy(entry->key.size());
       readings.push_back({entry, entry->cycle == cycle_, entry->disabled, entry->pinned, entry->refs.load(std::memory_order_acquire) == 1});
     }
-    for (KeyEntry* entry : leaving_) readings.push_back({entry, false, entry->disabled, false, false});
+    for (TableEntry* entry : leaving_) readings.push_back({entry, false, entry->disabled, false, false});
     leaving.swap(leaving_);
     values.swap(values_);
     ++cycle_;
@@ -121,7 +121,7 @@ inline Payload Buffer::take(bool keep) {
   payload.items.reserve(readings.size() + values.size());
   read_numbers(readings, values, keep, payload.items);
   retire(readings);
-  for (KeyEntry* entry : leaving) entry->unref();
+  for (TableEntry* entry : leaving) entry->unref();
   if (!keep) return {};
   while (!values.empty()) {
     auto node = values.extract(values.begin());
@@ -131,7 +131,7 @@ inline Payload Buffer::take(bool keep) {
 }
 
 /// Appends what was added to each since the last time.
-inline void Buffer::read_numbers(const std::vector<Reading>& readings, const Values& values, bool keep, std::vector<Payload::Item>& items) {
+void TableBuffer::read_numbers(const std::vector<Reading>& readings, const Values& values, bool keep, std::vector<Payload::Item>& items) {
   constexpr std::size_t batch = 4096;  // so that the registry, which starting and ending threads need, is not held for long
   std::vector<std::uint32_t> slots;
   std::vector<std::int64_t> sums;
@@ -140,13 +140,13 @@ inline void Buffer::read_numbers(const std::vector<Reading>& readings, const Val
     slots.resize(count);
     sums.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
-      const KeyEntry& entry = *readings[from + i].entry;
+      const TableEntry& entry = *readings[from + i].entry;
       slots[i] = entry.kind == NumberKind::counter ? entry.slot : no_cell;
     }
     cell_registry().sum(slots.data(), sums.data(), count);
     for (std::size_t i = 0; i < count; ++i) {
       const Reading& reading = readings[from + i];
-      KeyEntry& entry = *reading.entry;
+      TableEntry& entry = *reading.entry;
       const bool dropped = reading.disabled || !keep;
       // An addition that was under way when the last cycle ended waits while its key is of another kind.
       const bool waits = !reading.claimed && !reading.pinned && !values.empty() && values.find(entry.key) != values.end();
@@ -174,7 +174,7 @@ inline void Buffer::read_numbers(const std::vector<Reading>& readings, const Val
 }
 
 /// False if nothing was recorded.
-inline bool Buffer::read_histogram(KeyEntry& entry, HistogramData& out) {
+bool TableBuffer::read_histogram(TableEntry& entry, HistogramData& out) {
   const std::uint64_t cycle = entry.histogram_cycle.fetch_add(1, std::memory_order_acq_rel);
   std::int64_t zeros = 0;
   double sum = 0, min = 0, max = 0;
@@ -218,22 +218,22 @@ inline bool Buffer::read_histogram(KeyEntry& entry, HistogramData& out) {
 }
 
 /// What has been added so far is in no payload.
-inline void Buffer::skip(KeyEntry& entry) {
+void TableBuffer::skip(TableEntry& entry) {
   std::vector<Payload::Item> nowhere;
   read_numbers({{&entry, false, true, false, false}}, {}, false, nowhere);
 }
 
 /// Lets go of entries that nobody used in the cycle that has ended.
-inline void Buffer::retire(const std::vector<Reading>& readings) {
+void TableBuffer::retire(const std::vector<Reading>& readings) {
   constexpr std::size_t batch = 256;
-  std::vector<KeyEntry*> retired;
+  std::vector<TableEntry*> retired;
   retired.reserve(batch);
   std::size_t next = 0;
   while (next < readings.size()) {
     {
       BufferLock lock(mutex_);
       for (; next < readings.size() && retired.size() < batch; ++next) {
-        KeyEntry* const entry = readings[next].entry;
+        TableEntry* const entry = readings[next].entry;
         if (!readings[next].idle || readings[next].claimed || counted(*entry) || entry->refs.load(std::memory_order_acquire) != 1) continue;
         if (entry->kind == NumberKind::counter && entry->slot != no_cell) --cell_keys_;
         stats_.invalid_values += entry->invalid.load(std::memory_order_relaxed);
@@ -242,12 +242,12 @@ inline void Buffer::retire(const std::vector<Reading>& readings) {
         retired.push_back(entry);
       }
     }
-    for (KeyEntry* entry : retired) entry->unref();
+    for (TableEntry* entry : retired) entry->unref();
     retired.clear();
   }
 }
 
-inline void Buffer::merge_back(Payload payload) noexcept {
+void TableBuffer::merge_back(Payload payload) noexcept {
   for (Payload::Item& item : payload.items) {
     bool conflict = false;
     WEIR_TRY {
@@ -256,7 +256,7 @@ inline void Buffer::merge_back(Payload payload) noexcept {
       const std::size_t index = item.data.index();
       if (index <= 2) {
         constexpr NumberKind kinds[] = {NumberKind::counter, NumberKind::gauge, NumberKind::histogram};
-        KeyEntry* const entry = find_or_make(kinds[index], item.key, cell_keys_ < max_cell_keys, conflict);
+        TableEntry* const entry = find_or_make(kinds[index], item.key, cell_keys_ < max_cell_keys, conflict);
         if (entry != nullptr && claim(*entry)) merge_number(*entry, item.data);
       } else {
         merge_value(item.key, item.data, conflict);
@@ -267,7 +267,7 @@ inline void Buffer::merge_back(Payload payload) noexcept {
   }
 }
 
-inline void Buffer::merge_number(KeyEntry& entry, TelemetryData& data) {
+void TableBuffer::merge_number(TableEntry& entry, TelemetryData& data) {
   if (const auto* const counter = std::get_if<TelemetryCounter>(&data)) {
     entry.shared.fetch_add(*counter, std::memory_order_relaxed);
   } else if (const auto* const gauge = std::get_if<TelemetryGauge>(&data)) {
@@ -282,7 +282,7 @@ inline void Buffer::merge_number(KeyEntry& entry, TelemetryData& data) {
   }
 }
 
-inline void Buffer::merge_value(const std::string& key, TelemetryData& data, bool& conflict) {
+void TableBuffer::merge_value(const std::string& key, TelemetryData& data, bool& conflict) {
   if (auto* const value = std::get_if<TelemetryValue>(&data)) {
     if (const auto now = values_.find(key); now != values_.end() && std::holds_alternative<TelemetryValue>(now->second)) return;  // newer
     return put_value(Put::value, key, {}, *value, conflict);
@@ -315,11 +315,11 @@ inline void Buffer::merge_value(const std::string& key, TelemetryData& data, boo
   }
 }
 
-inline void Buffer::apply(const Response& response) noexcept {
+void TableBuffer::apply(const Response& response) noexcept {
   if (response.disable_keys.empty() && response.enable_keys.empty()) return;
   bool full = false;
   WEIR_TRY {
-    std::vector<KeyEntry*> changed;
+    std::vector<TableEntry*> changed;
     std::lock_guard taking(taking_);
     {
       BufferLock lock(mutex_);
@@ -351,14 +351,14 @@ inline void Buffer::apply(const Response& response) noexcept {
       }
       next_epoch();
     }
-    for (KeyEntry* entry : changed) skip(*entry);
+    for (TableEntry* entry : changed) skip(*entry);
   }
   WEIR_CATCH_ALL { refused_.fetch_add(1, std::memory_order_relaxed); }
   if (full) options_.logger->log(Logger::Level::warning, "telemetry: the server disables more than 10000 keys; the rest stay enabled");
 }
 
 /// Takes what a key holds out of the account.
-inline void Buffer::drop_value(const std::string& key, const TelemetryData& data) {
+void TableBuffer::drop_value(const std::string& key, const TelemetryData& data) {
   bytes_ -= key.size();
   if (const auto* const value = std::get_if<TelemetryValue>(&data)) release(value->bytes());
   if (const auto* const nested = std::get_if<TelemetryNested>(&data))
@@ -370,7 +370,7 @@ inline void Buffer::drop_value(const std::string& key, const TelemetryData& data
 }
 
 /// In the child of a fork, with the locks held: what was added is the parent's to send.
-inline void Buffer::forget() noexcept {
+void TableBuffer::in_child() noexcept {
   items_ = bytes_ = 0;
   for (auto& [key, entry] : entries_) {
     entry->shared.store(0, std::memory_order_relaxed);

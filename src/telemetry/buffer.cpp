@@ -1,101 +1,24 @@
-#pragma once
-// What Buffer does when it is not the short way.
+#include "telemetry/buffer.hpp"
 
-#include <pthread.h>
+#include <algorithm>
 
-#include "weir/telemetry/telemetry.hpp"
+#include "weir/core/detail/exceptions.hpp"
 
 namespace weir::inline v0::detail {
 
-/// Holds a buffer's mutex.
-class BufferLock {
- public:
-  explicit BufferLock(std::mutex& mutex) : lock_(mutex) {}
-
- private:
-  TelemetryBusy busy_;
-  std::lock_guard<std::mutex> lock_;
-};
-
-/// All buffers, for fork: the child has the locks free, nothing in its buffers, and their keys and handles as they were.
-struct BufferFork {
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  Buffer* first = nullptr;
-  std::uint64_t last_id = 0;
-  bool registered = false, locked = false;
-
-  static BufferFork& all() noexcept;
-  std::uint64_t add(Buffer& buffer) noexcept {
-    pthread_mutex_lock(&mutex);
-    if (!registered) registered = pthread_atfork(prepare, in_parent, in_child) == 0;
-    buffer.next_ = first;
-    if (first != nullptr) first->previous_ = &buffer;
-    first = &buffer;
-    const std::uint64_t id = ++last_id;
-    pthread_mutex_unlock(&mutex);
-    return id;
-  }
-  void remove(Buffer& buffer) noexcept {
-    pthread_mutex_lock(&mutex);
-    (buffer.previous_ != nullptr ? buffer.previous_->next_ : first) = buffer.next_;
-    if (buffer.next_ != nullptr) buffer.next_->previous_ = buffer.previous_;
-    pthread_mutex_unlock(&mutex);
-  }
-
- private:
-  template <class F>
-  void each(F f) {
-    for (Buffer* buffer = first; buffer != nullptr; buffer = buffer->next_) f(*buffer);
-  }
-  static void prepare() {
-    BufferFork& forks = all();
-    if (thread_telemetry.busy) return;  // in a signal handler: nothing can be locked
-    thread_telemetry.busy = true;
-    pthread_mutex_lock(&forks.mutex);
-    forks.each([](Buffer& buffer) { buffer.taking_.lock(); });
-    forks.each([](Buffer& buffer) { buffer.mutex_.lock(); });
-    cell_registry().lock();
-    forks.locked = true;
-  }
-  static void in_parent() {
-    BufferFork& forks = all();
-    if (!forks.locked) return;
-    forks.locked = false;
-    cell_registry().unlock();
-    forks.each([](Buffer& buffer) {
-      buffer.mutex_.unlock();
-      buffer.taking_.unlock();
-    });
-    pthread_mutex_unlock(&forks.mutex);
-    thread_telemetry.busy = false;
-  }
-  /// Nobody may allocate here.
-  static void in_child() {
-    BufferFork& forks = all();
-    if (!forks.locked) return;
-    cell_registry().forget();
-    forks.each([](Buffer& buffer) { buffer.forget(); });
-    in_parent();
-  }
-};
-
-WEIR_SHARED_STATE inline BufferFork& buffer_fork() noexcept {
-  static constinit BufferFork forks;
-  return forks;
-}
-inline BufferFork& BufferFork::all() noexcept { return buffer_fork(); }
-
-inline Buffer::Buffer(InstanceId id, TelemetryOptions options) : id_(BufferFork::all().add(*this)), options_(std::move(options)) {
+TableBuffer::TableBuffer(InstanceId id, TelemetryOptions options)
+    : Buffer(cell_registry().next_buffer_id(), process_key_seed()), options_(std::move(options)) {
+  cell_registry().forks().add(*this);
   if (id.valid()) begin(id, std::move(options_));
 }
 
-inline Buffer::~Buffer() {
-  BufferFork::all().remove(*this);
+TableBuffer::~TableBuffer() {
+  cell_registry().forks().remove(*this);
   for (auto& [key, entry] : entries_) entry->unref();
-  for (KeyEntry* entry : leaving_) entry->unref();
+  for (TableEntry* entry : leaving_) entry->unref();
 }
 
-inline std::optional<Error> Buffer::check(InstanceId id, const TelemetryOptions& options) {
+std::optional<Error> TableBuffer::check(InstanceId id, const TelemetryOptions& options) {
   const auto invalid = [](const char* message) { return Error{std::make_error_code(std::errc::invalid_argument), message}; };
   if (!id.valid()) return invalid("the instance id is nil: use InstanceId::random() or InstanceId::from_file(path)");
   if (options.max_items == 0) return invalid("TelemetryOptions::max_items is 0: a buffer needs room for at least one item");
@@ -104,9 +27,9 @@ inline std::optional<Error> Buffer::check(InstanceId id, const TelemetryOptions&
   return std::nullopt;
 }
 
-inline bool Buffer::begin(InstanceId id, TelemetryOptions options) {
+bool TableBuffer::begin(InstanceId id, TelemetryOptions options) {
   std::lock_guard taking(taking_);
-  std::vector<KeyEntry*> entries;
+  std::vector<TableEntry*> entries;
   {
     BufferLock lock(mutex_);
     if (instance_.valid()) return false;
@@ -119,17 +42,17 @@ inline bool Buffer::begin(InstanceId id, TelemetryOptions options) {
     }
     next_epoch();
   }
-  for (KeyEntry* entry : entries) skip(*entry);
+  for (TableEntry* entry : entries) skip(*entry);
   return true;
 }
 
-inline bool Buffer::governed(const Keys& keys, std::string_view key) const {
+bool TableBuffer::governed(const Keys& keys, std::string_view key) const {
   if (keys.empty()) return false;
   const std::size_t colon = key.find(':');
   return keys.contains(key) || (colon != key.npos && keys.contains(key.substr(0, colon)));
 }
 
-inline bool Buffer::room_for(std::size_t bytes) {
+bool TableBuffer::room_for(std::size_t bytes) {
   if (items_ < options_.max_items && bytes + item_bytes <= options_.max_bytes && bytes_ <= options_.max_bytes - bytes - item_bytes)
     return true;
   ++stats_.dropped_items;
@@ -137,7 +60,7 @@ inline bool Buffer::room_for(std::size_t bytes) {
 }
 
 /// Makes room for what grows from `before` to `after` bytes.
-inline bool Buffer::change(std::size_t before, std::size_t after) {
+bool TableBuffer::change(std::size_t before, std::size_t after) {
   if (after > before && after - before > options_.max_bytes - std::min(bytes_, options_.max_bytes)) {
     ++stats_.dropped_items;
     return false;
@@ -146,17 +69,17 @@ inline bool Buffer::change(std::size_t before, std::size_t after) {
   return true;
 }
 
-inline bool Buffer::note_conflict(std::string_view key) {
+bool TableBuffer::note_conflict(std::string_view key) {
   ++stats_.type_conflicts;
   return logged_.size() < max_logged_keys && logged_.emplace(key).second;
 }
 
-inline void Buffer::log_conflict(std::string_view key) noexcept {
+void TableBuffer::log_conflict(std::string_view key) noexcept {
   const Attribute attributes[] = {{"key", key}};
   options_.logger->log(Logger::Level::warning, "telemetry: a key is used as two kinds; the call was ignored", attributes);
 }
 
-inline void Buffer::drop_inherited_values() {
+void TableBuffer::drop_inherited_values() {
   if (!forked_) return;
   values_.clear();
   leaving_.clear();  // their memory stays with the parent's
@@ -165,14 +88,14 @@ inline void Buffer::drop_inherited_values() {
 
 /// The counter, gauge or histogram of a key; nullptr if the key is of another kind (`conflict`: to be logged), or new and without
 /// room.
-inline KeyEntry* Buffer::find_or_make(NumberKind kind, std::string_view key, bool with_slot, bool& conflict) {
+TableEntry* TableBuffer::find_or_make(NumberKind kind, std::string_view key, bool with_slot, bool& conflict) {
   drop_inherited_values();
   if (values_.find(key) != values_.end()) {
     conflict = note_conflict(key);
     return nullptr;
   }
   if (const auto found = entries_.find(key); found != entries_.end()) {
-    KeyEntry* const entry = found->second;
+    TableEntry* const entry = found->second;
     if (entry->kind == kind) return entry;
     if (counted(*entry)) {
       conflict = note_conflict(key);
@@ -182,7 +105,7 @@ inline KeyEntry* Buffer::find_or_make(NumberKind kind, std::string_view key, boo
     entries_.erase(found);
   }
   if (!room_for(key.size())) return nullptr;
-  auto entry = std::make_unique<KeyEntry>(kind, key, key_hash(key, seed_), id_);
+  auto entry = std::make_unique<TableEntry>(kind, key, key_hash(key, seed_), id_);
   if (kind == NumberKind::histogram)
     entry->slot = cell_registry().take_shard_slot();
   else if (kind == NumberKind::counter && with_slot)
@@ -198,7 +121,7 @@ inline KeyEntry* Buffer::find_or_make(NumberKind kind, std::string_view key, boo
 }
 
 /// Makes the key an item of this cycle; from now on it is added to without a lock.
-inline bool Buffer::claim(KeyEntry& entry) {
+bool TableBuffer::claim(TableEntry& entry) {
   if (!counted(entry)) {
     if (!room_for(entry.key.size())) return false;
     occupy(entry.key.size());
@@ -209,19 +132,19 @@ inline bool Buffer::claim(KeyEntry& entry) {
 }
 
 /// Puts an entry into the thread's cache. Returns the one that goes, to be let go of when no lock is held.
-inline KeyEntry* Buffer::remember(KeyEntry& entry) noexcept {
+KeyEntry* TableBuffer::remember(TableEntry& entry) noexcept {
   KeyCache* const keys = cell_registry().keys();
   if (keys == nullptr) return nullptr;
   KeyCache::Line& line = keys->lines[entry.hash % KeyCache::sets];
-  for (KeyEntry* known : line.entry)
+  for (const KeyEntry* known : line.entry)
     if (known == &entry) return nullptr;
   const std::size_t way = line.next++ % KeyCache::ways;
   entry.refs.fetch_add(1, std::memory_order_relaxed);
   line.hash[way] = entry.hash;
-  return std::exchange(line.entry[way], &entry);
+  return std::exchange(line.entry[way], static_cast<KeyEntry*>(&entry));
 }
 
-[[gnu::noinline]] inline void Buffer::add_slowly(std::string_view key, std::int64_t amount) noexcept {
+void TableBuffer::add_slowly(std::string_view key, std::int64_t amount) noexcept {
   if (thread_telemetry.busy) {
     refused_.fetch_add(1, std::memory_order_relaxed);
     return;
@@ -231,7 +154,7 @@ inline KeyEntry* Buffer::remember(KeyEntry& entry) noexcept {
   WEIR_TRY {
     BufferLock lock(mutex_);
     if (!instance_.valid() || is_disabled(key)) return;
-    KeyEntry* const entry = find_or_make(NumberKind::counter, key, cell_keys_ < max_cell_keys, conflict);
+    TableEntry* const entry = find_or_make(NumberKind::counter, key, cell_keys_ < max_cell_keys, conflict);
     if (entry != nullptr && claim(*entry)) {
       entry->add(amount);
       replaced = remember(*entry);
@@ -242,12 +165,12 @@ inline KeyEntry* Buffer::remember(KeyEntry& entry) noexcept {
   if (conflict) log_conflict(key);
 }
 
-inline KeyEntry* Buffer::handle(NumberKind kind, std::string_view key, std::string_view unit) noexcept {
+KeyEntry* TableBuffer::handle(NumberKind kind, std::string_view key, std::string_view unit) noexcept {
   if (thread_telemetry.busy) {
     refused_.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }
-  KeyEntry* entry = nullptr;
+  TableEntry* entry = nullptr;
   bool conflict = false;
   WEIR_TRY {
     BufferLock lock(mutex_);
@@ -273,7 +196,7 @@ inline KeyEntry* Buffer::handle(NumberKind kind, std::string_view key, std::stri
   return entry;
 }
 
-inline void Buffer::put(Put kind, std::string_view key, std::string_view subkey, TelemetryValueView value) noexcept {
+void TableBuffer::put(Put kind, std::string_view key, std::string_view subkey, TelemetryValueView value) noexcept {
   if (thread_telemetry.busy) {
     refused_.fetch_add(1, std::memory_order_relaxed);
     return;
@@ -288,7 +211,7 @@ inline void Buffer::put(Put kind, std::string_view key, std::string_view subkey,
   if (conflict) log_conflict(key);
 }
 
-inline void Buffer::put_value(Put kind, std::string_view key, std::string_view subkey, const TelemetryValueView& value, bool& conflict) {
+void TableBuffer::put_value(Put kind, std::string_view key, std::string_view subkey, const TelemetryValueView& value, bool& conflict) {
   drop_inherited_values();
   if (const auto entry = entries_.find(key); entry != entries_.end() && counted(*entry->second)) {
     conflict = note_conflict(key);
@@ -354,17 +277,17 @@ inline void Buffer::put_value(Put kind, std::string_view key, std::string_view s
   conflict = note_conflict(key);
 }
 
-inline bool Buffer::disabled(std::string_view key) noexcept {
+bool TableBuffer::disabled(std::string_view key) noexcept {
   BufferLock lock(mutex_);
   return is_disabled(key);
 }
 
-inline InstanceId Buffer::instance_id() noexcept {
+InstanceId TableBuffer::instance_id() noexcept {
   BufferLock lock(mutex_);
   return instance_;
 }
 
-inline TelemetryStats Buffer::stats() noexcept {
+TelemetryStats TableBuffer::stats() noexcept {
   BufferLock lock(mutex_);
   TelemetryStats stats = stats_;
   stats.items = items_;
@@ -378,7 +301,3 @@ inline TelemetryStats Buffer::stats() noexcept {
 }
 
 }  // namespace weir::inline v0::detail
-
-// IWYU pragma: begin_exports
-#include "weir/telemetry/detail/buffer_take.hpp"
-// IWYU pragma: end_exports

@@ -1,0 +1,16 @@
+# The SDK of OpenTelemetry C++, a peer of the benchmarks. Never fetched. Its CMake package and its pkg-config files ask for what
+# exporters need (gRPC, Abseil): the libraries are looked for by name.
+find_path(WEIR_OPENTELEMETRY_INCLUDE opentelemetry/sdk/metrics/meter_provider.h)
+set(weir_opentelemetry_libraries "")
+foreach(part IN ITEMS metrics resources common)
+  find_library(WEIR_OPENTELEMETRY_${part} opentelemetry_${part})
+  mark_as_advanced(WEIR_OPENTELEMETRY_${part})
+  list(APPEND weir_opentelemetry_libraries ${WEIR_OPENTELEMETRY_${part}})
+endforeach()
+mark_as_advanced(WEIR_OPENTELEMETRY_INCLUDE)
+if(WEIR_OPENTELEMETRY_INCLUDE AND NOT weir_opentelemetry_libraries MATCHES "NOTFOUND")
+  add_library(weir_opentelemetry INTERFACE)
+  target_include_directories(weir_opentelemetry SYSTEM INTERFACE ${WEIR_OPENTELEMETRY_INCLUDE})
+  target_link_libraries(weir_opentelemetry INTERFACE ${weir_opentelemetry_libraries})
+  set(found TRUE)
+endif()
