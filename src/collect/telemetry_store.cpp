@@ -113,15 +113,6 @@ Result<detail::TelemetryUpdate> update_of(const InstanceId& id, const json& docu
   return update;
 }
 
-std::string json_of(const Response& response) {
-  json object{{"next_update", response.next_update.count()}};
-  if (response.stop) object["stop"] = true;
-  if (!response.error.empty()) object["error"] = response.error;
-  if (!response.disable_keys.empty()) object["disable_keys"] = response.disable_keys;
-  if (!response.enable_keys.empty()) object["enable_keys"] = response.enable_keys;
-  return object.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
 }  // namespace
 
 struct TelemetryStore::State {
@@ -207,7 +198,7 @@ TelemetryAnswer TelemetryStore::receive(const InstanceId& id, std::string_view b
     *document = {};
     if (update->bytes() > std::min(state.options.max_bytes, state.options.max_instance_bytes))
       return state.reject(413, "the update is larger than what is kept of an instance");
-    return state.store(*update, dropped, json_of(response));
+    return state.store(*update, dropped, response.to_json());
   } catch (const std::bad_alloc&) {
     std::lock_guard lock(state.mutex);
     return state.unavailable("out of memory for a telemetry update");

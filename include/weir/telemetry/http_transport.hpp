@@ -12,7 +12,8 @@
 //
 // The endpoint is not trusted: its certificate and its name are verified, and there is no way around that but to name who is to be
 // trusted; its answer is bounded in time and in bytes; redirects are not followed but answered; nothing is uncompressed.
-// An idle connection is used again within two minutes. One that turns out to be dead is replaced within the same try.
+// An idle connection is used again within two minutes. One that turns out to be dead is replaced within the same try, so that a
+// server that took the update and then closed without a word may see it again: by its update_id it knows.
 //
 // A proxy is used where the environment names one, as it does for curl: https_proxy, http_proxy, all_proxy, no_proxy. Never for
 // this machine (localhost, 127.*, ::1) and never for a Unix socket.
