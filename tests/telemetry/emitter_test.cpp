@@ -19,6 +19,7 @@
 #include "support/eventually.hpp"
 #include "support/scripted_transport.hpp"
 #include "support/virtual_pacer.hpp"
+#include "weir/telemetry/payload.hpp"
 
 using namespace weir;
 using namespace weir::testing;

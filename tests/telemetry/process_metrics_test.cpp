@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "weir/telemetry/payload.hpp"
 
 using namespace weir;
 
