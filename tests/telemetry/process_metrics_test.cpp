@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "weir/telemetry/payload.hpp"
 
 using namespace weir;
 
