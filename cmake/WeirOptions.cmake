@@ -6,6 +6,8 @@ option(WEIR_INSTALL "Create the install rules" ${PROJECT_IS_TOP_LEVEL})
 option(WEIR_WARNINGS_AS_ERRORS "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
 set(WEIR_SANITIZE "" CACHE STRING "Sanitizers to build with, as -fsanitize takes them (address,undefined or thread)")
 
+option(WEIR_FUZZ "Build the fuzzers (script/fuzz runs them); needs clang" OFF)
+
 set(CMAKE_CXX_EXTENSIONS OFF)
 
 # Read by this project alone: who builds weir as a part of something else decides these.
@@ -31,4 +33,10 @@ if(WEIR_SANITIZE)
   # GCC documents false positives of this warning together with sanitizers; it has them in its own <regex>.
   target_compile_options(weir_private INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(weir_private INTERFACE -fsanitize=${WEIR_SANITIZE})
+endif()
+if(WEIR_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "WEIR_FUZZ needs clang's libFuzzer: configure with -DCMAKE_CXX_COMPILER=clang++, or leave it off; the tests fuzz.* need no clang")
+  endif()
+  target_compile_options(weir_private INTERFACE -fsanitize=fuzzer-no-link)
 endif()

@@ -12,8 +12,10 @@
 // where what was changed is kept
 #include "weir/activity/audit_tracker.hpp"
 // what it becomes
+#include "weir/activity/metrics_tracker.hpp"
 #include "weir/activity/operation_tracker.hpp"
 #include "weir/activity/span_tracker.hpp"
+#include "weir/bridge/operations_to_metrics.hpp"
 #include "weir/bridge/operations_to_spans.hpp"
 #include "weir/trace/tracer.hpp"
 // how it leaves the service

@@ -6,6 +6,7 @@
 #include "cli/commands.hpp"
 #include "cli/signals.hpp"
 #include "cli/station.hpp"
+#include "cli/telemetry.hpp"
 #include "weir/trace/socket_path.hpp"
 #include "weir/view/tree.hpp"
 
@@ -74,12 +75,26 @@ int collect(const CollectSettings& settings) {
   if (!end) return say(end.error().message), exit_failed;
   Station station(settings, STDOUT_FILENO, "stdout");
   if (auto bound = station.listen(); !bound) return say(bound.error().message), exit_failed;
+  auto telemetry = TelemetryDesk::open(settings);
+  if (!telemetry) return say(telemetry.error().message), exit_failed;
+  TelemetryDesk* const desk = telemetry->get();
 
   StopSource stop;
   SignalThread on_signal(*signals, std::move(*end), stop_on_signal(stop));
-  (void)write_all(STDERR_FILENO, "listening socket=" + printable(station.socket()) + " view=" + printable(station.view_socket()) + "\n");
-  const Result<void> served = station.serve(stop.token());
-  (void)write_all(STDERR_FILENO, station.counters() + "\n");
+  if (desk != nullptr) desk->start(stop);
+  (void)write_all(STDERR_FILENO, "listening socket=" + printable(station.socket()) + " view=" + printable(station.view_socket()) +
+                                     (desk != nullptr ? " http=" + printable(desk->address()) : "") + "\n");
+  Result<void> served = station.serve(stop.token());
+  stop.request_stop();
+  if (desk != nullptr) {
+    if (Result<void> telemetry_served = desk->finish(); served) served = std::move(telemetry_served);
+  }
+  std::string counters = station.counters();
+  if (desk != nullptr) {
+    counters.pop_back();
+    counters += ",\"telemetry\":" + desk->counters() + "}";
+  }
+  (void)write_all(STDERR_FILENO, counters + "\n");
   if (!served) return say(served.error().message), exit_failed;
   return exit_ok;
 }

@@ -15,6 +15,10 @@ struct CollectSettings {
   std::string view_socket;  ///< empty: beside the socket
   Print print = Print::tree;
   CollectorOptions collector;
+  // Of `collect` alone.
+  std::string http;              ///< the address of the telemetry server; empty: none
+  std::string telemetry_db;      ///< empty: in memory
+  std::string telemetry_policy;  ///< empty: none
 };
 
 struct ViewSettings {

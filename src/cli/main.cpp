@@ -5,12 +5,14 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "cli/commands.hpp"
 #include "cli/output.hpp"
 #include "cli/parse.hpp"
+#include "weir/collect/telemetry_server.hpp"
 #include "weir/core/version.hpp"
 #include "weir/trace/socket_path.hpp"
 
@@ -81,6 +83,21 @@ void add_collect_options(CLI::App& app, CollectSettings& settings, const std::st
       ->take_all();
 }
 
+weir::Result<std::string> parse_address(const std::string& text) {
+  if (auto checked = weir::TelemetryServer::check_address(text); !checked) return checked.error();
+  constexpr std::string_view unix_prefix = "unix:";
+  return text.starts_with(unix_prefix) ? std::string(unix_prefix) + *parse_path(text.substr(unix_prefix.size())) : text;
+}
+
+void add_telemetry_options(CLI::App& app, CollectSettings& settings) {
+  CLI::Option* const http = add(app, "--http", settings.http, parse_address, "ADDRESS", "no telemetry",
+                                "where instances send telemetry to and it is read, as 4318 (on 127.0.0.1), 127.0.0.1:4318 or unix:PATH");
+  add(app, "--telemetry-db", settings.telemetry_db, parse_path, "FILE", "in memory", "the database that telemetry is kept in")->needs(http);
+  add(app, "--telemetry-policy", settings.telemetry_policy, parse_path, "FILE", "an update each hour",
+      "what instances are told, in JSON; read again when it changes")
+      ->needs(http);
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
@@ -96,8 +113,9 @@ int dispatch(std::vector<std::string> arguments) {
   CollectSettings collect_settings;
   CLI::App& collect = *app.add_subcommand("collect", "Collect spans from services, print their traces, serve viewers");
   add_collect_options(collect, collect_settings, weir::default_socket_path(), "stdout");
+  add_telemetry_options(collect, collect_settings);
   collect.footer(
-      "Prints `listening socket=... view=...` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
+      "Prints `listening socket=... view=... [http=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
       "completed and printed, the counters follow as one line of JSON on stderr. A second signal ends it at once.\n"
       "Services find it through WEIR_SOCKET, else at the default path. Colours only on a terminal and without NO_COLOR.");
 

@@ -10,13 +10,15 @@ set(may_activity core operation telemetry trace)
 set(may_collect core telemetry trace)
 set(may_view core telemetry trace collect)
 set(may_bridge core operation activity telemetry trace collect view)  # nothing includes it
-# Only in src: text that several stages write is below all of them, what a Unix socket needs is below the stages that use
-# one, and the command is above all.
+# Only in src: text that several stages write is below all of them, what a Unix socket needs, and what an HTTP
+# server needs, is below the stages that use one, and the command is above all.
 set(may_text core)
 set(may_net core)
+set(may_http core)
 set(may_cli core operation activity telemetry trace collect view bridge net)
-set(may_use_text activity telemetry trace collect view bridge net cli)
-set(may_use_net telemetry trace collect view)
+set(may_use_text activity telemetry trace collect view bridge net http cli)
+set(may_use_net telemetry trace collect view http)
+set(may_use_http collect view)
 
 set(checked 0)
 foreach(root IN ITEMS include/weir src)
@@ -24,12 +26,12 @@ foreach(root IN ITEMS include/weir src)
   list(REMOVE_ITEM files weir.hpp)  # stands above the stages and includes all of them
   foreach(file IN LISTS files)
     string(REGEX REPLACE "/.*" "" stage ${file})
-    if(NOT DEFINED may_${stage} OR (root STREQUAL "include/weir" AND stage MATCHES "^(text|net|cli)$"))
+    if(NOT DEFINED may_${stage} OR (root STREQUAL "include/weir" AND stage MATCHES "^(text|net|http|cli)$"))
       message(SEND_ERROR "${root}/${file}: ${stage} is no stage; see docs/design.md")
       continue()
     endif()
     set(allowed ${stage} ${may_${stage}})
-    foreach(private IN ITEMS text net)
+    foreach(private IN ITEMS text net http)
       if(root STREQUAL "src" AND stage IN_LIST may_use_${private})
         list(APPEND allowed ${private})
       endif()

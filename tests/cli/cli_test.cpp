@@ -167,6 +167,10 @@ TEST_CASE("help names every option with its default and succeeds") {
       CHECK(collect->out().find(word) != std::string::npos);
     }
   }
+  auto telemetry = place.start({"collect", "--help"});
+  CHECK(telemetry->wait() == 0);
+  for (const char* word : {"--http", "no telemetry", "--telemetry-db", "in memory", "--telemetry-policy", "an update each hour"})
+    CHECK(telemetry->out().find(word) != std::string::npos);
   auto view = place.start({"view", "--help"});
   CHECK(view->wait() == 0);
   for (const char* word : {"--view-socket", "--last", "--json", "--follow", "default"}) CHECK(view->out().find(word) != std::string::npos);

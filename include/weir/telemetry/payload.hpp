@@ -147,8 +147,8 @@ struct Payload {
 struct Response {
   std::chrono::nanoseconds next_update{0};  ///< 0: absent, or a number no duration can be
   bool stop = false;
-  std::string error;
-  std::vector<std::string> disable_keys, enable_keys;
+  std::string error{};
+  std::vector<std::string> disable_keys{}, enable_keys{};
 
   /// Error: no JSON object, or a member of another type than it should be, by name. (weir::weir)
   static Result<Response> from_json(std::string_view text);

@@ -78,6 +78,7 @@ class Counter {
       entry_->add_slowly(amount);
     }
   }
+  explicit operator bool() const noexcept { return static_cast<bool>(entry_); }  ///< false: it counts nothing
 
  private:
   friend class Telemetry;
@@ -97,6 +98,7 @@ class Gauge {
   void add(double amount) const noexcept {
     if (entry_) entry_->add_to_gauge(amount);
   }
+  explicit operator bool() const noexcept { return static_cast<bool>(entry_); }  ///< false: it sets nothing
 
  private:
   friend class Telemetry;
@@ -118,6 +120,7 @@ class Histogram {
   void record(std::chrono::duration<Rep, Period> time) const noexcept {
     record(std::chrono::duration<double>(time).count() * per_second_);
   }
+  explicit operator bool() const noexcept { return static_cast<bool>(entry_); }  ///< false: it records nothing
 
  private:
   friend class Telemetry;

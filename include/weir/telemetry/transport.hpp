@@ -100,7 +100,7 @@ class InMemoryTransport final : public Transport {
   std::shared_ptr<State> state_;
 };
 
-/// 200, application/json, and these members.
+/// An answer of type application/json.
 Answer json_answer(int status, std::string body);
 
 }  // namespace weir::inline v0
