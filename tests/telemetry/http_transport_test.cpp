@@ -34,6 +34,7 @@
 
 using namespace weir;
 using namespace std::chrono_literals;
+using weir::testing::Channel;
 using weir::testing::Connection;
 using weir::testing::eventually;
 using weir::testing::FaultServer;
@@ -1127,6 +1128,27 @@ TEST_CASE("Over TLS, too, half an answer is none, and a stop ends the wait") {
   CHECK(send(transport).outcome == Outcome::unknown);
   CHECK(send(transport).outcome == Outcome::unknown);
   CHECK(stopped_when(transport, [&] { return reached.wait(); }).outcome == Outcome::unknown);
+}
+
+TEST_CASE("Over TLS, too, what an idle connection took with it may have arrived, even if the next one fails") {
+  const ScratchDir dir;
+  const Certificate certificate;
+  certificate.write(dir / "ca.pem");
+  auto options = tls_with(certificate);
+  const auto with_tls = options.channel;
+  int channels = 0;
+  options.channel = [&channels, with_tls](int fd) { return channels++ == 0 ? with_tls(fd) : std::make_unique<Channel>(fd); };
+  FaultServer server{options,
+                     {[](Connection& c) {
+                        c.request();
+                        c.answer(200, "{}");
+                        c.request();
+                      },
+                      [](Connection&) {}}};
+  HttpTransport transport{server.url(), {.ca_file = dir / "ca.pem"}};
+  CHECK(send(transport).outcome == Outcome::answered);
+  CHECK(send(transport).outcome == Outcome::unknown);
+  CHECK(server.connections() == 2);
 }
 
 TEST_CASE("Over TLS, too, a server that closes in the middle of the update leaves the program alive") {
