@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -1136,7 +1137,7 @@ TEST_CASE("Over TLS, too, what an idle connection took with it may have arrived,
   certificate.write(dir / "ca.pem");
   auto options = tls_with(certificate);
   const auto with_tls = options.channel;
-  int channels = 0;
+  std::atomic<int> channels = 0;
   options.channel = [&channels, with_tls](int fd) { return channels++ == 0 ? with_tls(fd) : std::make_unique<Channel>(fd); };
   FaultServer server{options,
                      {[](Connection& c) {
