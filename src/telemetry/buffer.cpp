@@ -91,15 +91,16 @@ void TableBuffer::drop_inherited_values() noexcept {
   forked_ = false;
 }
 
-/// What an entry counted of itself is counted by the buffer when the entry goes.
-void TableBuffer::keep_count(const TableEntry& entry) noexcept {
-  stats_.invalid_values += entry.invalid.load(std::memory_order_relaxed);
-  stats_.dropped_items += entry.lost.load(std::memory_order_relaxed);
+/// Takes over what an entry that goes has counted of itself.
+void TableBuffer::keep_count(TableEntry& entry) noexcept {
+  stats_.invalid_values += entry.invalid.exchange(0, std::memory_order_relaxed);
+  stats_.dropped_items += entry.lost.exchange(0, std::memory_order_relaxed);
 }
 
 void TableBuffer::leave(TableEntry& entry) noexcept {
   if (entry.kind == NumberKind::counter && entry.slot != no_cell) --cell_keys_;
   entries_.erase(entry.key);
+  keep_count(entry);
   entry.next_leaving = std::exchange(leaving_, &entry);
 }
 

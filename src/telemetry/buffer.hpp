@@ -106,7 +106,8 @@ class TableBuffer final : public Buffer, private ForkMember {
     TableEntry* entry;
     bool claimed;       // in the cycle that ends
     bool dropped;       // to be in no payload
-    bool waits;         // its key is of another kind in the cycle that ends
+    bool waits;         // its key is of another kind in the cycle that ends,
+    bool barred;        // and has a handle of that kind
     bool idle;          // nobody can be adding to it
     bool left;          // it is not in the table any more
     bool more = false;  // that is still to be read
@@ -141,7 +142,7 @@ class TableBuffer final : public Buffer, private ForkMember {
   void drop_value(const std::string& key, const TelemetryData& data);
   void drop_inherited_values() noexcept;
   void leave(TableEntry& entry) noexcept;
-  void keep_count(const TableEntry& entry) noexcept;
+  void keep_count(TableEntry& entry) noexcept;
   KeyEntry* remember(TableEntry& entry) noexcept;
 
   void add_slowly(std::string_view key, std::int64_t amount) noexcept override;

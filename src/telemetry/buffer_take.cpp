@@ -88,13 +88,13 @@ Payload TableBuffer::take(bool keep) {
       if (entry->pinned) occupy(entry->key.size());
       // An addition that was under way when a cycle ended waits while its key is of another kind.
       const bool waits = !claimed && !entry->pinned && !values_.empty() && values_.find(key) != values_.end();
-      readings.push_back({entry, claimed, entry->disabled || !keep, waits, is_idle(*entry), false});
+      readings.push_back({entry, claimed, entry->disabled || !keep, waits, false, is_idle(*entry), false});
     }
     for (TableEntry* entry = leaving_; entry != nullptr; entry = entry->next_leaving) {
       const auto other = entries_.find(entry->key);
-      const bool waits =
-          other != entries_.end() ? other->second->pinned || other->second->cycle == cycle_ : values_.find(entry->key) != values_.end();
-      readings.push_back({entry, false, is_disabled(entry->key) || !keep, waits, is_idle(*entry), true});
+      const bool numbers = other != entries_.end(), barred = numbers && other->second->pinned;
+      const bool waits = numbers ? barred || other->second->cycle == cycle_ : values_.find(entry->key) != values_.end();
+      readings.push_back({entry, false, is_disabled(entry->key) || !keep, waits, barred, is_idle(*entry), true});
     }
     leaving_ = nullptr;  // retire() puts back who has to stay
     values.swap(values_);
@@ -149,9 +149,9 @@ void TableBuffer::read_one(const Reading& reading, std::int64_t sum, HistogramTo
       break;
     }
     case NumberKind::gauge: {
-      if (!entry.set.load(std::memory_order_relaxed)) break;
+      if (!has_more(entry, sum, totals)) break;
       Payload::Item item{reading.dropped ? std::string() : entry.key, TelemetryData(std::in_place_type<TelemetryGauge>, 0)};
-      entry.set.exchange(false, std::memory_order_acq_rel);
+      entry.gauge.exchange(GaugeState::taken, std::memory_order_acq_rel);
       std::get<TelemetryGauge>(item.data) = entry.value.load(std::memory_order_relaxed);
       if (!reading.dropped) items.push_back(std::move(item));
       break;
@@ -170,7 +170,7 @@ void TableBuffer::read_one(const Reading& reading, std::int64_t sum, HistogramTo
 bool TableBuffer::has_more(TableEntry& entry, std::int64_t sum, HistogramTotals& totals) noexcept {
   switch (entry.kind) {
     case NumberKind::counter: return wrapping_add(sum, entry.shared.load(std::memory_order_relaxed)) != entry.taken;
-    case NumberKind::gauge: return entry.set.load(std::memory_order_relaxed);
+    case NumberKind::gauge: return entry.gauge.load(std::memory_order_relaxed) == GaugeState::set;
     case NumberKind::histogram:
       totals.begin(entry.taken_histogram, entry.histogram_cycle.fetch_add(1, std::memory_order_acq_rel));
       cell_registry().for_each_shard(entry.slot, [&](HistogramShard& shard) { totals.add(shard); });
@@ -181,7 +181,7 @@ bool TableBuffer::has_more(TableEntry& entry, std::int64_t sum, HistogramTotals&
 
 /// What has been added so far is in no payload.
 void TableBuffer::skip(TableEntry& entry, Scratch& scratch) noexcept {
-  Reading reading{&entry, false, true, false, false, false};
+  Reading reading{&entry, false, true, false, false, false, false};
   std::vector<Payload::Item> nowhere;
   read({&reading, 1}, scratch, nowhere);
 }
@@ -201,7 +201,7 @@ void TableBuffer::retire(std::span<const Reading> readings) noexcept {
         const Reading& reading = *batch[i];
         TableEntry& entry = *reading.entry;
         if (reading.left) {
-          if (!reading.idle || (reading.more && !reading.waits)) {
+          if (!reading.idle || (reading.more && !reading.barred)) {
             entry.next_leaving = std::exchange(leaving_, &entry);
             continue;
           }
@@ -249,9 +249,11 @@ void TableBuffer::merge_number(TableEntry& entry, const TelemetryData& data) noe
   if (const auto* const counter = std::get_if<TelemetryCounter>(&data)) {
     entry.shared.fetch_add(*counter, std::memory_order_relaxed);
   } else if (const auto* const gauge = std::get_if<TelemetryGauge>(&data)) {
+    // What the gauge has is newer, and in the next payload again. If it has nothing, somebody may be setting it now.
     double before = entry.value.load(std::memory_order_relaxed);
-    if (entry.set.load(std::memory_order_acquire)) return;
-    if (entry.value.compare_exchange_strong(before, *gauge, std::memory_order_relaxed)) entry.set.exchange(true, std::memory_order_acq_rel);
+    if (entry.gauge.load(std::memory_order_acquire) == GaugeState::never)
+      entry.value.compare_exchange_strong(before, *gauge, std::memory_order_relaxed);
+    entry.gauge.exchange(GaugeState::set, std::memory_order_acq_rel);
   } else {
     const HistogramData& histogram = std::get<TelemetryHistogram>(data).data;
     std::uint64_t lost = histogram.count();
@@ -367,7 +369,7 @@ void TableBuffer::in_child() noexcept {
   items_ = bytes_ = 0;
   for (auto& [key, entry] : entries_) {
     entry->shared.store(0, std::memory_order_relaxed);
-    entry->set.store(false, std::memory_order_relaxed);
+    if (entry->gauge.load(std::memory_order_relaxed) == GaugeState::set) entry->gauge.store(GaugeState::taken, std::memory_order_relaxed);
     entry->lost.store(0, std::memory_order_relaxed);
     entry->invalid.store(0, std::memory_order_relaxed);
     entry->taken = 0;

@@ -884,6 +884,26 @@ TEST_CASE("merge_back puts back what could not be sent") {
     gauge.add(1);
     CHECK(data(telemetry.take()) == json{{"gauge", 6.0}});
   }
+  SECTION("a gauge whose newer value was sent meanwhile keeps it") {
+    const Gauge gauge = telemetry.gauge("gauge");
+    gauge.set(5);
+    Payload old = telemetry.take();
+    gauge.set(7);
+    telemetry.take();
+    telemetry.merge_back(std::move(old));
+    CHECK(data(telemetry.take()) == json{{"gauge", 7.0}});
+    gauge.add(1);
+    CHECK(data(telemetry.take()) == json{{"gauge", 8.0}});
+  }
+  SECTION("a gauge that has not been set since its process began has its value again") {
+    telemetry.gauge("gauge").set(5);
+    Payload old = telemetry.take();
+    const Telemetry next = buffer();
+    const Gauge gauge = next.gauge("gauge");
+    next.merge_back(std::move(old));
+    gauge.add(1);
+    CHECK(data(next.take()) == json{{"gauge", 6.0}});
+  }
   SECTION("twice, of several payloads, and of another buffer") {
     fill(1);
     Payload first = telemetry.take();

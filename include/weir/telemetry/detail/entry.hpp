@@ -14,6 +14,7 @@
 namespace weir::inline v0::detail {
 
 enum class NumberKind : std::uint8_t { counter, gauge, histogram };
+enum class GaugeState : std::uint8_t { never, set, taken };
 
 /// What is not the short way is virtual, so that code which counts needs no library.
 struct KeyEntry {
@@ -31,7 +32,7 @@ struct KeyEntry {
   std::atomic<std::uint32_t> refs{1}, handles{0};
   Cell shared{0};                // what was added without a cell
   std::atomic<double> value{0};  // a gauge's
-  std::atomic<bool> set{false};
+  std::atomic<GaugeState> gauge{GaugeState::never};
   std::atomic<std::uint64_t> lost{0}, invalid{0};
 
   KeyEntry(NumberKind k, std::string_view text, std::string_view u, std::uint64_t h, std::uint64_t id)
@@ -60,15 +61,15 @@ struct KeyEntry {
   virtual void add_slowly(std::int64_t amount) noexcept = 0;
   /// The thread's shard, made if need be; nullptr without memory.
   virtual HistogramShard* make_shard() noexcept = 0;
-  // A payload clears `set` and then reads `value`: whoever changes the value after that sets it again.
+  // A payload marks a gauge as taken and then reads its value: whoever changes it after that marks it as set again.
   void set_gauge(double number) noexcept {
     value.store(number, std::memory_order_relaxed);
-    set.exchange(true, std::memory_order_acq_rel);
+    gauge.exchange(GaugeState::set, std::memory_order_acq_rel);
   }
   void add_to_gauge(double amount) noexcept {
     double before = value.load(std::memory_order_relaxed);
     while (!value.compare_exchange_weak(before, before + amount, std::memory_order_relaxed)) {}
-    set.exchange(true, std::memory_order_acq_rel);
+    gauge.exchange(GaugeState::set, std::memory_order_acq_rel);
   }
   [[gnu::always_inline]] void record(double number) noexcept {
     if (!(number >= 0 && number <= DBL_MAX)) [[unlikely]] {
