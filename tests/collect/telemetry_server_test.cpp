@@ -414,6 +414,35 @@ TEST_CASE("half bodies beyond the room for them leave, the oldest first") {
   CHECK(serving.post({{"n", 1}}).status == 200);
 }
 
+TEST_CASE("a body for which there is no room is answered 503") {
+  TelemetryServerOptions options;
+  options.max_buffered = 100'000;
+  Serving serving("0", options);
+  const HttpReply reply = serving.post({{"text", std::string(200'000, 'x')}});
+  CHECK(reply.status == 503);
+  CHECK(reply.header("retry-after") == "5");
+  check_form(reply);
+  CHECK(serving.stats().dropped == 1);
+  CHECK(serving.post({{"n", 1}}).status == 200);
+}
+
+TEST_CASE("answers that nobody reads leave when there is no room, the oldest first") {
+  TelemetryServerOptions options;
+  options.max_buffered = 10u << 20;
+  options.answer_time = 1h;
+  Serving serving("0", options);
+  REQUIRE(serving.post({{"text", std::string(4'000'000, 'x')}}).status == 200);
+  std::vector<std::unique_ptr<HttpClient>> deaf;
+  for (int i = 0; i < 8; ++i) {
+    deaf.push_back(std::make_unique<HttpClient>(serving.address()));
+    const int small = 4096;
+    ::setsockopt(deaf.back()->fd(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    REQUIRE(deaf.back()->send("GET /v1/instances/" + id + " HTTP/1.1\r\nHost: " + serving.address() + "\r\n\r\n"));
+  }
+  CHECK(eventually([&] { return serving.stats().dropped > 0; }));
+  CHECK(http_get(serving.address(), "/").status == 200);
+}
+
 TEST_CASE("who sends too slowly is told, and who says nothing is left") {
   TelemetryServerOptions options;
   options.request_time = 50ms;
