@@ -15,49 +15,13 @@
 
 #include "support/catch.hpp"
 #include "support/child.hpp"
+#include "support/fork_memory.hpp"
 #include "support/operations.hpp"
 
 #if !defined(WEIR_TESTS_TSAN)  // fork and ThreadSanitizer do not mix
 
 using namespace weir;
 using namespace weir::testing;
-
-#if defined(WEIR_TESTS_SANITIZED)
-// GCC 12's AddressSanitizer does not take its allocator's locks around fork, as malloc does: we do. The constructor makes
-// sure that these handlers are the first to be registered, and so the last to be called before a fork.
-namespace {
-pthread_mutex_t allocation = PTHREAD_MUTEX_INITIALIZER;
-bool is_child = false;
-[[gnu::constructor(101)]] void hold_allocation_during_fork() {
-  pthread_atfork([] { pthread_mutex_lock(&allocation); }, [] { pthread_mutex_unlock(&allocation); },
-                 [] {
-                   is_child = true;
-                   pthread_mutex_unlock(&allocation);
-                 });
-}
-void* allocate(std::size_t size) noexcept {
-  pthread_mutex_lock(&allocation);
-  void* memory = std::malloc(size);
-  pthread_mutex_unlock(&allocation);
-  return memory;
-}
-void release(void* memory) noexcept {
-  pthread_mutex_lock(&allocation);
-  std::free(memory);
-  pthread_mutex_unlock(&allocation);
-}
-}  // namespace
-/// What only the stacks of the parent's threads referred to is not a leak of the child.
-extern "C" int __lsan_is_turned_off() { return is_child; }
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  if (void* memory = allocate(size)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate(size); }
-[[gnu::noinline]] void operator delete(void* memory) noexcept { release(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { release(memory); }
-[[gnu::noinline]] void operator delete(void* memory, const std::nothrow_t&) noexcept { release(memory); }
-#endif
 
 namespace {
 
