@@ -1,6 +1,9 @@
 // checkout: a small HTTP service with a SQLite database, instrumented with weir.
 //
-//   checkout [--port N] [--db FILE]        the collector is found through $WEIR_SOCKET, else at the default path
+//   checkout [--port N] [--db FILE] [--telemetry URL]
+//
+// The collector is found through $WEIR_SOCKET, else at the default path. Telemetry goes to the URL: what was done how often and how
+// long it took, from weir::OperationsToMetrics and weir::MetricsTracker.
 //
 //   FILE.log and FILE.audit.jsonl, next to the database, say what it did, and what it changed
 //
@@ -20,11 +23,16 @@
 #include <thread>
 #include <weir/activity/audit_tracker.hpp>
 #include <weir/activity/log_tracker.hpp>
+#include <weir/activity/metrics_tracker.hpp>
 #include <weir/activity/span_tracker.hpp>
 #include <weir/activity/tracker.hpp>
+#include <weir/bridge/operations_to_metrics.hpp>
 #include <weir/bridge/operations_to_spans.hpp>
 #include <weir/core/propagation.hpp>
 #include <weir/operation/wrap.hpp>
+#include <weir/telemetry/emitter.hpp>
+#include <weir/telemetry/http_transport.hpp>
+#include <weir/telemetry/process_metrics.hpp>
 #include <weir/trace/socket_sender.hpp>
 #include <weir/trace/tracer.hpp>
 
@@ -135,22 +143,33 @@ int complain(const weir::Error& error) {
   return 1;
 }
 
-int serve(int port, const std::string& db_path) {
+int serve(int port, const std::string& db_path, const std::string& telemetry_url) {
   // 1. Where spans go: to the collector, by a background thread.
   weir::Tracer tracer{weir::SocketSender{}, {.service_name = "checkout"}};
-  // 2. Who listens: a bridge that turns every operation into a span.
+  // 2. What is counted, and where it is reported to.
+  const auto instance = weir::InstanceId::from_file(db_path + ".instance");
+  if (!instance) return complain(instance.error());
+  const auto telemetry = weir::Telemetry::create(*instance);
+  if (!telemetry) return complain(telemetry.error());
+  telemetry->at_emit(weir::process_metrics);
+  weir::Emitter emitter{*telemetry, weir::HttpTransport{telemetry_url}};
+  if (!telemetry_url.empty())
+    if (const auto started = emitter.start(); !started) return complain(started.error());
+  // 3. Who listens: bridges that turn every operation into a span, and into metrics of its type.
   weir::Root root;
   root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
+  root.observe(std::make_shared<weir::OperationsToMetrics>(*telemetry));
   weir::RootScope installed{std::move(root)};
-  // 3. What becomes of what the business code says: a span, lines in a log, and in the audit trail what was changed.
+  // 4. What becomes of what the business code says: a span, lines in a log, metrics, and in the audit trail what was changed.
   weir::SpanTracker spans(tracer);
   const auto log_file = weir::FileSink::open(db_path + ".log");
   if (!log_file) return complain(log_file.error());
   weir::LogTracker log(*log_file, {.asynchronous = true});
   const auto audit = weir::AuditTracker::open(db_path + ".audit.jsonl");
   if (!audit) return complain(audit.error());
-  weir::ChainedTracker activities(spans, log, **audit);
-  // 4. The service.
+  weir::MetricsTracker metrics(*telemetry);
+  weir::ChainedTracker activities(spans, log, metrics, **audit);
+  // 5. The service.
   {
     Database db(db_path);
     create_schema(db);
@@ -185,6 +204,7 @@ int serve(int port, const std::string& db_path) {
   server.listen_after_bind();
   stopper.join();
 
+  if (!emitter.stop()) std::fprintf(stderr, "checkout: not all telemetry was delivered\n");
   tracer.stop();
   std::fprintf(stderr, "%s\n", to_json(tracer.stats()).dump().c_str());
   return 0;
@@ -195,16 +215,19 @@ int serve(int port, const std::string& db_path) {
 
 int main(int argc, char** argv) {
   int port = 0;
-  std::string db = "checkout.db";
+  std::string db = "checkout.db", telemetry;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option == "--port" && i + 1 < argc) {
       port = std::atoi(argv[++i]);
     } else if (option == "--db" && i + 1 < argc) {
       db = argv[++i];
+    } else if (option == "--telemetry" && i + 1 < argc) {
+      telemetry = argv[++i];
     } else {
       std::fprintf(option == "--help" ? stdout : stderr,
-                   "usage: checkout [--port N (default: any free one)] [--db FILE (default: checkout.db)]\n");
+                   "usage: checkout [--port N (default: any free one)] [--db FILE (default: checkout.db)]\n"
+                   "                [--telemetry URL (as http://127.0.0.1:4318/v1/update/; default: reports nothing)]\n");
       return option == "--help" ? 0 : 2;
     }
   }
@@ -214,7 +237,7 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   try {
-    return checkout::serve(port, db);
+    return checkout::serve(port, db, telemetry);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "checkout: %s\n", error.what());
     return 1;

@@ -6,16 +6,12 @@
 
 namespace weir::inline v0::detail {
 
-TableBuffer::TableBuffer(InstanceId id, TelemetryOptions options)
-    : Buffer(cell_registry().next_buffer_id(), process_key_seed()), options_(std::move(options)) {
-  cell_registry().forks().add(*this);
-  if (id.valid()) begin(id, std::move(options_));
-}
+TableBuffer::TableBuffer() noexcept : Buffer(cell_registry().next_buffer_id(), process_key_seed()) { cell_registry().forks().add(*this); }
 
 TableBuffer::~TableBuffer() {
   cell_registry().forks().remove(*this);
   for (auto& [key, entry] : entries_) entry->unref();
-  for (TableEntry* entry : leaving_) entry->unref();
+  while (leaving_ != nullptr) std::exchange(leaving_, leaving_->next_leaving)->unref();
 }
 
 std::optional<Error> TableBuffer::check(InstanceId id, const TelemetryOptions& options) {
@@ -28,21 +24,24 @@ std::optional<Error> TableBuffer::check(InstanceId id, const TelemetryOptions& o
 }
 
 bool TableBuffer::begin(InstanceId id, TelemetryOptions options) {
+  Keys disabled(options.disabled_keys.begin(), options.disabled_keys.end());
+  const auto scratch = std::make_unique<Scratch>();
   std::lock_guard taking(taking_);
   std::vector<TableEntry*> entries;
   {
     BufferLock lock(mutex_);
     if (instance_.valid()) return false;
+    entries.reserve(entries_.size());
     instance_ = id;
     options_ = std::move(options);
-    local_disabled_ = Keys(options_.disabled_keys.begin(), options_.disabled_keys.end());
+    local_disabled_ = std::move(disabled);
     for (auto& [key, entry] : entries_) {
       entry->disabled = is_disabled(entry->key);
       entries.push_back(entry);
     }
     next_epoch();
   }
-  for (TableEntry* entry : entries) skip(*entry);
+  for (TableEntry* entry : entries) skip(*entry, *scratch);
   return true;
 }
 
@@ -70,25 +69,44 @@ bool TableBuffer::change(std::size_t before, std::size_t after) {
 }
 
 bool TableBuffer::note_conflict(std::string_view key) {
+  const bool is_new = logged_.size() < max_logged_keys && logged_.insert(key_hash(key, seed_)).second;
   ++stats_.type_conflicts;
-  return logged_.size() < max_logged_keys && logged_.emplace(key).second;
+  return is_new;
+}
+
+Logger& TableBuffer::logger() noexcept {
+  BufferLock lock(mutex_);
+  return *options_.logger;
 }
 
 void TableBuffer::log_conflict(std::string_view key) noexcept {
   const Attribute attributes[] = {{"key", key}};
-  options_.logger->log(Logger::Level::warning, "telemetry: a key is used as two kinds; the call was ignored", attributes);
+  logger().log(Logger::Level::warning, "telemetry: a key is used as two kinds; the call was ignored", attributes);
 }
 
-void TableBuffer::drop_inherited_values() {
+void TableBuffer::drop_inherited_values() noexcept {
   if (!forked_) return;
   values_.clear();
-  leaving_.clear();  // their memory stays with the parent's
+  leaving_ = nullptr;  // their memory stays with the parent's
   forked_ = false;
+}
+
+/// Takes over what an entry that goes has counted of itself.
+void TableBuffer::keep_count(TableEntry& entry) noexcept {
+  stats_.invalid_values += entry.invalid.exchange(0, std::memory_order_relaxed);
+  stats_.dropped_items += entry.lost.exchange(0, std::memory_order_relaxed);
+}
+
+void TableBuffer::leave(TableEntry& entry) noexcept {
+  if (entry.kind == NumberKind::counter && entry.slot != no_cell) --cell_keys_;
+  entries_.erase(entry.key);
+  keep_count(entry);
+  entry.next_leaving = std::exchange(leaving_, &entry);
 }
 
 /// The counter, gauge or histogram of a key; nullptr if the key is of another kind (`conflict`: to be logged), or new and without
 /// room.
-TableEntry* TableBuffer::find_or_make(NumberKind kind, std::string_view key, bool with_slot, bool& conflict) {
+TableEntry* TableBuffer::find_or_make(NumberKind kind, std::string_view key, std::string_view unit, bool with_slot, bool& conflict) {
   drop_inherited_values();
   if (values_.find(key) != values_.end()) {
     conflict = note_conflict(key);
@@ -101,11 +119,10 @@ TableEntry* TableBuffer::find_or_make(NumberKind kind, std::string_view key, boo
       conflict = note_conflict(key);
       return nullptr;
     }
-    leaving_.push_back(entry);
-    entries_.erase(found);
+    leave(*entry);
   }
   if (!room_for(key.size())) return nullptr;
-  auto entry = std::make_unique<TableEntry>(kind, key, key_hash(key, seed_), id_);
+  auto entry = std::make_unique<TableEntry>(kind, key, unit, key_hash(key, seed_), id_);
   if (kind == NumberKind::histogram)
     entry->slot = cell_registry().take_shard_slot();
   else if (kind == NumberKind::counter && with_slot)
@@ -131,8 +148,10 @@ bool TableBuffer::claim(TableEntry& entry) {
   return true;
 }
 
-/// Puts an entry into the thread's cache. Returns the one that goes, to be let go of when no lock is held.
+/// Puts an entry into the thread's cache. Returns the one that goes, to be let go of when no lock is held. Long keys are not for
+/// caches: these have no bound but that of their places.
 KeyEntry* TableBuffer::remember(TableEntry& entry) noexcept {
+  if (thread_telemetry.adding || entry.key.size() > max_remembered_bytes) return nullptr;
   KeyCache* const keys = cell_registry().keys();
   if (keys == nullptr) return nullptr;
   KeyCache::Line& line = keys->lines[entry.hash % KeyCache::sets];
@@ -154,7 +173,7 @@ void TableBuffer::add_slowly(std::string_view key, std::int64_t amount) noexcept
   WEIR_TRY {
     BufferLock lock(mutex_);
     if (!instance_.valid() || is_disabled(key)) return;
-    TableEntry* const entry = find_or_make(NumberKind::counter, key, cell_keys_ < max_cell_keys, conflict);
+    TableEntry* const entry = find_or_make(NumberKind::counter, key, {}, cell_keys_ < max_cell_keys, conflict);
     if (entry != nullptr && claim(*entry)) {
       entry->add(amount);
       replaced = remember(*entry);
@@ -174,7 +193,7 @@ KeyEntry* TableBuffer::handle(NumberKind kind, std::string_view key, std::string
   bool conflict = false;
   WEIR_TRY {
     BufferLock lock(mutex_);
-    entry = find_or_make(kind, key, true, conflict);
+    entry = find_or_make(kind, key, unit, true, conflict);
     if (entry != nullptr && !counted(*entry)) {
       if (room_for(key.size()))
         occupy(key.size());
@@ -182,7 +201,6 @@ KeyEntry* TableBuffer::handle(NumberKind kind, std::string_view key, std::string
         entry = nullptr;
     }
     if (entry != nullptr) {
-      if (entry->unit.empty()) entry->unit = unit;
       entry->pinned = true;
       entry->refs.fetch_add(1, std::memory_order_relaxed);
       entry->handles.fetch_add(1, std::memory_order_relaxed);
@@ -220,12 +238,6 @@ void TableBuffer::put_value(Put kind, std::string_view key, std::string_view sub
   auto found = values_.find(key);
   const bool is_new = found == values_.end();
   const std::size_t key_bytes = is_new ? key.size() : 0;
-  const auto data_as = [&]<class T>(T*) -> T* {
-    if (is_new) return &std::get<T>(values_.emplace(key, T()).first->second);
-    T* const data = std::get_if<T>(&found->second);
-    if (data == nullptr) conflict = note_conflict(key);
-    return data;
-  };
   switch (kind) {
     case Put::value:
       if (is_new) {
@@ -249,14 +261,23 @@ void TableBuffer::put_value(Put kind, std::string_view key, std::string_view sub
       }
       const std::size_t bytes = key_bytes + subkey.size() + value.bytes();
       if (!room_for(bytes)) return;
-      data_as(static_cast<TelemetryNested*>(nullptr))->emplace(subkey, value);
+      if (is_new) {
+        TelemetryNested made;
+        made.emplace(subkey, value);
+        values_.emplace(key, std::move(made));
+      } else {
+        std::get<TelemetryNested>(found->second).emplace(subkey, value);
+      }
       return occupy(bytes);
     }
     case Put::list_item: {
       if (!is_new && std::get_if<TelemetryList>(&found->second) == nullptr) break;
       const std::size_t bytes = key_bytes + value.bytes();
       if (!room_for(bytes)) return;
-      data_as(static_cast<TelemetryList*>(nullptr))->emplace_back(value);
+      if (is_new)
+        values_.emplace(key, TelemetryList(1, value));
+      else
+        std::get<TelemetryList>(found->second).emplace_back(value);
       return occupy(bytes);
     }
     case Put::set_item: {
@@ -270,7 +291,10 @@ void TableBuffer::put_value(Put kind, std::string_view key, std::string_view sub
       }
       const std::size_t bytes = key_bytes + value.bytes();
       if (!room_for(bytes)) return;
-      data_as(static_cast<TelemetrySet*>(nullptr))->emplace(value, 1);
+      if (is_new)
+        values_.emplace(key, TelemetrySet{{value, 1}});
+      else
+        std::get<TelemetrySet>(found->second).emplace(value, 1);
       return occupy(bytes);
     }
   }

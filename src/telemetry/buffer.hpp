@@ -4,11 +4,13 @@
 //
 //   lock order: taking ─▶ mutex ─▶ the registry of cells. What at_emit was given runs outside of all three.
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -16,6 +18,7 @@
 #include <vector>
 
 #include "telemetry/cell_registry.hpp"
+#include "telemetry/histogram_totals.hpp"
 #include "weir/telemetry/payload.hpp"
 #include "weir/telemetry/telemetry.hpp"
 
@@ -26,13 +29,10 @@ struct TableEntry final : KeyEntry {
   bool pinned = false;  // has or had a handle: counts as an item of every cycle
   bool disabled = false;
   std::uint64_t cycle = 0;  // in which it counts as an item
-  std::string unit;
+  TableEntry* next_leaving = nullptr;
   // Guarded by the buffer's take mutex: what payloads have had.
   std::int64_t taken = 0;
-  std::int64_t taken_zeros = 0;
-  double taken_sum = 0;
-  std::vector<std::int64_t> taken_buckets;  // from taken_first on
-  int taken_first = 0;
+  HistogramTaken taken_histogram;
 
   using KeyEntry::KeyEntry;
   ~TableEntry() override {
@@ -72,15 +72,15 @@ class BufferLock {
 /// Thread-safety: shared: safe.
 class TableBuffer final : public Buffer, private ForkMember {
  public:
-  TableBuffer(InstanceId id, TelemetryOptions options);
+  TableBuffer() noexcept;
   ~TableBuffer() override;
 
   void put(Put kind, std::string_view key, std::string_view subkey, TelemetryValueView value) noexcept override;
   KeyEntry* handle(NumberKind kind, std::string_view key, std::string_view unit) noexcept override;
 
-  std::uint64_t at_emit(std::function<void(const Telemetry&)> collect) override;
+  std::uint64_t at_emit(std::function<void(const Telemetry&)> collect) noexcept override;
   void remove_at_emit(std::uint64_t number) noexcept override;
-  void collect(const Telemetry& telemetry) noexcept override;
+  void collect(const Telemetry& telemetry) override;
   /// What was there is dropped when `keep` is false.
   Payload take(bool keep) override;
   void merge_back(Payload payload) noexcept override;
@@ -104,11 +104,23 @@ class TableBuffer final : public Buffer, private ForkMember {
   /// One entry's part in a payload.
   struct Reading {
     TableEntry* entry;
-    bool claimed;  // in the cycle that ends
-    bool disabled, pinned;
-    bool idle;  // nobody can be adding to it
+    bool claimed;       // in the cycle that ends
+    bool dropped;       // to be in no payload
+    bool waits;         // its key is of another kind in the cycle that ends,
+    bool barred;        // and has a handle of that kind
+    bool idle;          // nobody can be adding to it
+    bool left;          // it is not in the table any more
+    bool more = false;  // that is still to be read
   };
-  static constexpr std::size_t item_bytes = 64, max_remote_keys = 10'000, max_logged_keys = 1'000, max_cell_keys = 4'096;
+  /// What a payload is read with.
+  struct Scratch {
+    static constexpr std::size_t batch = 1'024;  // so that the registry, which starting and ending threads need, is not held for long
+    std::array<std::uint32_t, batch> slots;
+    std::array<std::int64_t, batch> sums;
+    HistogramTotals totals;
+  };
+  static constexpr std::size_t item_bytes = 64, max_remote_keys = 10'000, max_logged_keys = 1'000, max_cell_keys = 4'096,
+                               max_remembered_bytes = 256;
   static constexpr unsigned max_failures = 100;
 
   // The mutex is held.
@@ -118,24 +130,30 @@ class TableBuffer final : public Buffer, private ForkMember {
   bool room_for(std::size_t bytes);
   void occupy(std::size_t bytes) { ++items_, bytes_ += bytes + item_bytes; }
   void release(std::size_t bytes) { --items_, bytes_ -= bytes + item_bytes; }
-  TableEntry* find_or_make(NumberKind kind, std::string_view key, bool with_slot, bool& conflict);
+  TableEntry* find_or_make(NumberKind kind, std::string_view key, std::string_view unit, bool with_slot, bool& conflict);
   bool claim(TableEntry& entry);
   void put_value(Put kind, std::string_view key, std::string_view subkey, const TelemetryValueView& value, bool& conflict);
   bool note_conflict(std::string_view key);  // true: to be logged
   bool change(std::size_t before, std::size_t after);
-  void merge_number(TableEntry& entry, TelemetryData& data);
-  void merge_value(const std::string& key, TelemetryData& data, bool& conflict);
+  void merge_number(TableEntry& entry, const TelemetryData& data) noexcept;
+  void merge_value(const std::string& key, const TelemetryData& data, bool& conflict) noexcept;
+  bool disable(const std::string& key) noexcept;
+  void try_put_value(Put kind, std::string_view key, std::string_view subkey, const TelemetryValueView& value, bool& conflict) noexcept;
   void drop_value(const std::string& key, const TelemetryData& data);
-  void drop_inherited_values();
+  void drop_inherited_values() noexcept;
+  void leave(TableEntry& entry) noexcept;
+  void keep_count(TableEntry& entry) noexcept;
   KeyEntry* remember(TableEntry& entry) noexcept;
 
   void add_slowly(std::string_view key, std::int64_t amount) noexcept override;
   void log_conflict(std::string_view key) noexcept;
+  Logger& logger() noexcept;
   // The take mutex is held.
-  void read_numbers(const std::vector<Reading>& readings, const Values& values, bool keep, std::vector<Payload::Item>& items);
-  bool read_histogram(TableEntry& entry, HistogramData& out);
-  void skip(TableEntry& entry);
-  void retire(const std::vector<Reading>& readings);
+  void read(std::span<Reading> readings, Scratch& scratch, std::vector<Payload::Item>& items) noexcept;
+  void read_one(const Reading& reading, std::int64_t sum, HistogramTotals& totals, std::vector<Payload::Item>& items);
+  bool has_more(TableEntry& entry, std::int64_t sum, HistogramTotals& totals) noexcept;
+  void skip(TableEntry& entry, Scratch& scratch) noexcept;
+  void retire(std::span<const Reading> readings) noexcept;
   void lock_first() noexcept override { taking_.lock(); }
   void lock_second() noexcept override { mutex_.lock(); }
   void unlock() noexcept override {
@@ -156,12 +174,14 @@ class TableBuffer final : public Buffer, private ForkMember {
   Values values_;
   bool forked_ = false;                    // the values are the parent's
   std::atomic<std::uint64_t> refused_{0};  // in signal handlers at a bad moment, or without memory
-  Keys local_disabled_, remote_disabled_, logged_;
+  Keys local_disabled_, remote_disabled_;
+  std::set<std::uint64_t> logged_;  // hashes of keys
   TelemetryStats stats_;
   std::uint64_t last_collector_ = 0;
   std::vector<std::shared_ptr<Collector>> collectors_;
-  std::vector<TableEntry*> leaving_;  // replaced by another kind; still to be read
-  std::recursive_mutex collecting_;   // held while they run
+  TableEntry* leaving_ = nullptr;  // replaced by another kind, while somebody may be adding to them
+  std::recursive_mutex collecting_;
+  bool collecting_now_ = false;  // guarded by collecting_
 };
 
 }  // namespace weir::inline v0::detail

@@ -1,5 +1,7 @@
 #include "telemetry/cell_registry.hpp"
 
+#include <algorithm>
+
 #include "weir/core/detail/exceptions.hpp"
 #include "weir/core/detail/immortal.hpp"
 
@@ -42,13 +44,13 @@ void Forks::prepare() noexcept {
   forks.each([](ForkMember& member) { member.lock_first(); });
   forks.each([](ForkMember& member) { member.lock_second(); });
   registry.lock();
-  forks.locked_ = true;
+  thread_telemetry.forking = true;
 }
 
 void Forks::in_parent() noexcept {
   CellRegistry& registry = cell_registry();
   Forks& forks = registry.forks();
-  if (!std::exchange(forks.locked_, false)) return;
+  if (!std::exchange(thread_telemetry.forking, false)) return;
   registry.unlock();
   forks.each([](ForkMember& member) { member.unlock(); });
   pthread_mutex_unlock(&forks.mutex_);
@@ -56,11 +58,10 @@ void Forks::in_parent() noexcept {
 }
 
 void Forks::in_child() noexcept {
+  if (!thread_telemetry.forking) return;
   CellRegistry& registry = cell_registry();
-  Forks& forks = registry.forks();
-  if (!forks.locked_) return;
   registry.forget();
-  forks.each([](ForkMember& member) { member.in_child(); });
+  registry.forks().each([](ForkMember& member) { member.in_child(); });
   in_parent();
 }
 
@@ -74,7 +75,7 @@ std::uint32_t CellRegistry::take(Slots& slots) noexcept {
     }
     if (slots.used == max_slots) return no_cell;
     // Room for what must not fail later: giving slots back, and the end of a thread.
-    slots.free.reserve(slots.used + 1);
+    if (slots.free.capacity() <= slots.used) slots.free.reserve(std::max<std::size_t>(64, 2 * slots.free.capacity()));
     if (&slots == &counters_)
       ended_.resize(slots.used + 1);
     else
@@ -99,35 +100,24 @@ ThreadCells* CellRegistry::mine() noexcept {
   return thread.mine = mine;
 }
 
-/// Makes `array` reach `index`: the thread's own, which the others read under the lock.
-template <class T, class Move>
-T* grown(std::unique_ptr<T[]>& array, std::uint32_t& size, std::uint32_t index, Move move) noexcept {
-  std::uint32_t wanted = size < 64 ? 64 : size;
-  while (wanted <= index) wanted *= 2;
-  std::unique_ptr<T[]> larger(new (std::nothrow) T[wanted]{});
-  if (!larger) return nullptr;
-  for (std::uint32_t i = 0; i < size; ++i) move(larger[i], array[i]);
-  array.swap(larger);
-  size = wanted;
-  return larger.release();  // the old one, to be freed when nobody reads it
-}
-
 Cell* CellRegistry::cell(std::uint32_t slot) noexcept {
   ThreadTelemetry& thread = thread_telemetry;
-  if (thread.busy && slot >= thread.cells_size) return nullptr;
+  if (slot < thread.cells_size) return &thread.cells[slot];
+  if (thread.busy) return nullptr;
   TelemetryBusy busy;
   ThreadCells* const own = mine();
   if (own == nullptr) return nullptr;
-  std::unique_ptr<Cell[]> old;
-  if (slot >= own->cells_size) {
+  if (slot >= thread.cells_size) {
+    const std::size_t which = ThreadCells::which(slot);
+    std::unique_ptr<Cell[]> larger(new (std::nothrow) Cell[ThreadCells::size(which)]{});
+    if (!larger) return nullptr;
     Lock lock(*this);
-    old.reset(grown(own->cells, own->cells_size, slot,
-                    [](Cell& to, Cell& from) { to.store(from.load(std::memory_order_relaxed), std::memory_order_relaxed); }));
-    if (slot >= own->cells_size) return nullptr;
-    thread.cells = own->cells.get();
-    thread.cells_size = own->cells_size;
+    thread.cells = larger.get();
+    own->cells[which] = std::move(larger);
+    signal_fence();
+    thread.cells_size = ThreadCells::size(which);
   }
-  return &own->cells[slot];
+  return &thread.cells[slot];
 }
 
 HistogramShard* CellRegistry::shard(std::uint32_t slot) noexcept {
@@ -138,16 +128,23 @@ HistogramShard* CellRegistry::shard(std::uint32_t slot) noexcept {
   if (own == nullptr) return nullptr;
   std::unique_ptr<HistogramShard> made(new (std::nothrow) HistogramShard);
   if (!made) return nullptr;
-  std::unique_ptr<HistogramShard*[]> old;
-  Lock lock(*this);
+  std::unique_ptr<HistogramShard*[]> larger;
+  const std::size_t which = ThreadCells::which(slot);
   if (slot >= own->shards_size) {
-    old.reset(grown(own->shards, own->shards_size, slot, [](HistogramShard*& to, HistogramShard* from) { to = from; }));
-    if (slot >= own->shards_size) return nullptr;
+    larger.reset(new (std::nothrow) HistogramShard* [ThreadCells::size(which)] {});
+    if (!larger) return nullptr;
   }
-  thread.shards = own->shards.get();
-  thread.shards_size = own->shards_size;
-  if (own->shards[slot] == nullptr) own->shards[slot] = made.release();
-  return own->shards[slot];
+  Lock lock(*this);
+  if (larger) {
+    std::copy_n(own->all_shards, own->shards_size, larger.get());
+    thread.shards = own->all_shards = larger.get();
+    own->shards[which] = std::move(larger);
+    signal_fence();
+    thread.shards_size = own->shards_size = ThreadCells::size(which);
+  }
+  HistogramShard*& shard = own->all_shards[slot];
+  if (shard == nullptr) shard = made.release();
+  return shard;
 }
 
 KeyCache* CellRegistry::keys() noexcept {
@@ -161,25 +158,28 @@ KeyCache* CellRegistry::keys() noexcept {
 }
 
 void CellRegistry::end_thread(void* cells) noexcept {
+  TelemetryBusy busy;
   std::unique_ptr<ThreadCells> ended(static_cast<ThreadCells*>(cells));
   CellRegistry& registry = cell_registry();
-  thread_telemetry = {};
-  TelemetryBusy busy;
+  ThreadTelemetry& thread = thread_telemetry;
+  thread.cells_size = thread.shards_size = 0;
+  thread.keys = nullptr;
+  thread.mine = nullptr;
   {
     Lock lock(registry);
     (ended->previous != nullptr ? ended->previous->next : registry.threads_) = ended->next;
     if (ended->next != nullptr) ended->next->previous = ended->previous;
-    for (std::uint32_t i = 0; i < ended->cells_size && i < registry.ended_.size(); ++i)
-      registry.ended_[i] += ended->cells[i].load(std::memory_order_relaxed);
+    ended->for_each_array([&](const Cell* array, std::uint32_t size) {
+      for (std::uint32_t i = 0; i < size && i < registry.ended_.size(); ++i)
+        registry.ended_[i] = wrapping_add(registry.ended_[i], array[i].load(std::memory_order_relaxed));
+    });
     for (std::uint32_t i = 0; i < ended->shards_size; ++i) {
-      HistogramShard* const shard = std::exchange(ended->shards[i], nullptr);
-      if (shard == nullptr) continue;
-      if (registry.ended_shards_[i]) {
-        registry.ended_shards_[i]->absorb(*shard);
-        delete shard;
-      } else {
-        registry.ended_shards_[i].reset(shard);
-      }
+      std::unique_ptr<HistogramShard> shard(std::exchange(ended->all_shards[i], nullptr));
+      if (!shard) continue;
+      if (registry.ended_shards_[i])
+        move_shard(*shard, *registry.ended_shards_[i]);
+      else
+        registry.ended_shards_[i] = std::move(shard);
     }
   }
   if (!ended->keys) return;

@@ -3,11 +3,14 @@
 
 #include <pthread.h>
 
+#include <array>
+#include <bit>
 #include <memory>
 #include <new>
 #include <utility>
 #include <vector>
 
+#include "telemetry/histogram_totals.hpp"
 #include "weir/telemetry/detail/entry.hpp"
 
 namespace weir::inline v0::detail {
@@ -43,24 +46,36 @@ class Forks {
 
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   ForkMember* first_ = nullptr;
-  bool registered_ = false, locked_ = false;
+  bool registered_ = false;
 };
 
 /// A thread's arrays, as the others find them.
 struct ThreadCells {
-  std::unique_ptr<Cell[]> cells;
-  std::uint32_t cells_size = 0;
-  std::unique_ptr<HistogramShard*[]> shards;
+  static constexpr std::size_t sizes = 11;  // 64, 128 … 65,536
+  static constexpr std::uint32_t size(std::size_t which) noexcept { return 64u << which; }
+  /// The smallest that reaches a slot.
+  static constexpr std::size_t which(std::uint32_t slot) noexcept { return static_cast<std::size_t>(std::bit_width(slot / 64)); }
+
+  std::array<std::unique_ptr<Cell[]>, sizes> cells;              // what was added is the sum over them
+  std::array<std::unique_ptr<HistogramShard*[]>, sizes> shards;  // the largest has all
+  HistogramShard** all_shards = nullptr;
   std::uint32_t shards_size = 0;
   std::unique_ptr<KeyCache> keys;  // of the thread alone
   ThreadCells *previous = nullptr, *next = nullptr;
 
   ~ThreadCells() {
-    for (std::uint32_t i = 0; i < shards_size; ++i) delete shards[i];
+    for (std::uint32_t i = 0; i < shards_size; ++i) delete all_shards[i];
+  }
+  /// Calls f(cells, size) for each array.
+  template <class F>
+  void for_each_array(F f) const {
+    for (std::size_t i = 0; i < sizes; ++i)
+      if (cells[i]) f(cells[i].get(), size(i));
   }
 };
 
-/// Every thread's cells, and which slots are in use. Thread-safety: shared: safe. Never destroyed.
+/// Every thread's cells, and which slots are in use. Pointers are nullptr without memory, and in a signal handler that interrupted
+/// this system. Thread-safety: shared: safe. Never destroyed.
 class CellRegistry {
  public:
   /// Cells that each thread may have of either kind; counters beyond it share one.
@@ -74,6 +89,7 @@ class CellRegistry {
     Lock& operator=(const Lock&) = delete;
 
    private:
+    TelemetryBusy busy_;
     pthread_mutex_t& mutex_;
   };
 
@@ -84,19 +100,21 @@ class CellRegistry {
   void give_slot(std::uint32_t slot) noexcept {
     Lock lock(*this);
     for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      if (slot < t->cells_size) t->cells[slot].store(0, std::memory_order_relaxed);
+      t->for_each_array([slot](Cell* cells, std::uint32_t size) {
+        if (slot < size) cells[slot].store(0, std::memory_order_relaxed);
+      });
     if (slot < ended_.size()) ended_[slot] = 0;
     counters_.free.push_back(slot);  // has room: see take
   }
   void give_shard_slot(std::uint32_t slot) noexcept {
     Lock lock(*this);
     for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      if (slot < t->shards_size) delete std::exchange(t->shards[slot], nullptr);
+      if (slot < t->shards_size) delete std::exchange(t->all_shards[slot], nullptr);
     if (slot < ended_shards_.size()) ended_shards_[slot].reset();
     histograms_.free.push_back(slot);
   }
 
-  /// The calling thread's cell, made if need be; nullptr without memory.
+  /// The calling thread's, made if need be.
   Cell* cell(std::uint32_t slot) noexcept;
   HistogramShard* shard(std::uint32_t slot) noexcept;
   KeyCache* keys() noexcept;
@@ -106,8 +124,10 @@ class CellRegistry {
     Lock lock(*this);
     for (std::size_t i = 0; i < count; ++i) sums[i] = slots[i] < ended_.size() ? ended_[slots[i]] : 0;
     for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      for (std::size_t i = 0; i < count; ++i)
-        if (slots[i] < t->cells_size) sums[i] += t->cells[slots[i]].load(std::memory_order_relaxed);
+      t->for_each_array([&](const Cell* cells, std::uint32_t size) {
+        for (std::size_t i = 0; i < count; ++i)
+          if (slots[i] < size) sums[i] = wrapping_add(sums[i], cells[slots[i]].load(std::memory_order_relaxed));
+      });
   }
   /// Calls f(shard) for each thread's, and that of the ended ones. f must not use the registry.
   template <class F>
@@ -115,7 +135,7 @@ class CellRegistry {
     Lock lock(*this);
     if (slot < ended_shards_.size() && ended_shards_[slot]) f(*ended_shards_[slot]);
     for (ThreadCells* t = threads_; t != nullptr; t = t->next)
-      if (slot < t->shards_size && t->shards[slot] != nullptr) f(*t->shards[slot]);
+      if (slot < t->shards_size && t->all_shards[slot] != nullptr) f(*t->all_shards[slot]);
   }
 
   /// Calls f(shard) for that of the ended threads. False: no memory.
@@ -138,13 +158,15 @@ class CellRegistry {
   /// In the child: everything is 0 again.
   void forget() noexcept {
     for (ThreadCells* t = threads_; t != nullptr; t = t->next) {
-      for (std::uint32_t i = 0; i < t->cells_size; ++i) t->cells[i].store(0, std::memory_order_relaxed);
+      t->for_each_array([](Cell* cells, std::uint32_t size) {
+        for (std::uint32_t i = 0; i < size; ++i) cells[i].store(0, std::memory_order_relaxed);
+      });
       for (std::uint32_t i = 0; i < t->shards_size; ++i)
-        if (t->shards[i] != nullptr) t->shards[i]->clear();
+        if (t->all_shards[i] != nullptr) clear_shard(*t->all_shards[i]);
     }
     for (std::int64_t& sum : ended_) sum = 0;
     for (auto& shard : ended_shards_)
-      if (shard) shard->clear();
+      if (shard) clear_shard(*shard);
   }
 
  private:
@@ -160,7 +182,7 @@ class CellRegistry {
   Forks forks_;
   std::atomic<std::uint64_t> last_buffer_id_{0};
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
-  // Guarded by mutex_, as are the sizes and pointers of all ThreadCells; the threads read their own without.
+  // Guarded by mutex_, as are the arrays of all ThreadCells; the threads read their own without.
   ThreadCells* threads_ = nullptr;
   Slots counters_, histograms_;
   std::vector<std::int64_t> ended_;

@@ -143,8 +143,8 @@ struct Emitter::State final : detail::ForkListener, std::enable_shared_from_this
   // Guarded by mutex.
   Phase phase = Phase::idle;
   std::thread thread;
-  std::shared_ptr<Run> run;        // the latest
-  std::shared_ptr<Parcel> parcel;  // that is on its way or kept
+  std::shared_ptr<Run> run;          // the latest
+  std::shared_ptr<Parcel> outgoing;  // on its way, or kept
   EmitterStats stats;
   bool last_result = true;  // of stop()
 
@@ -290,7 +290,7 @@ bool Emitter::State::stop(nanoseconds timeout) {
 
 void Emitter::State::give_back_what_is_kept() noexcept {
   std::unique_lock lock(mutex);
-  const std::shared_ptr<Parcel> kept = std::move(parcel);
+  const std::shared_ptr<Parcel> kept = std::move(outgoing);
   stats.kept = 0;
   if (kept == nullptr || kept->file) return;
   Payload payload = std::move(kept->payload);
@@ -302,7 +302,7 @@ void Emitter::State::give_back_what_is_kept() noexcept {
 void Emitter::State::in_child() noexcept {
   new (&thread) std::thread;
   new (&run) std::shared_ptr<Run>;
-  new (&parcel) std::shared_ptr<Parcel>;
+  new (&outgoing) std::shared_ptr<Parcel>;
   new (&changed) std::condition_variable;
   new (&stats) EmitterStats;
   phase = Phase::idle;
@@ -351,7 +351,7 @@ nanoseconds Emitter::State::Loop::cycle(bool last) noexcept {
   if (last || !stopping()) give_up_what_is_on_its_way();  // a cycle that was interrupted is followed by the last
   {
     const std::lock_guard lock(state.mutex);
-    run.all_delivered = all_delivered && state.parcel == nullptr;
+    run.all_delivered = all_delivered && state.outgoing == nullptr;
   }
   if (last || ended) return {};
   const nanoseconds time = wish ? *wish : state.options.interval + detail::part_of(state.options.interval_jitter, state.pacer->random());
@@ -365,14 +365,14 @@ bool Emitter::State::Loop::send_waiting(bool last) {
     if (ended) break;
   }
   const std::lock_guard lock(state.mutex);
-  return state.parcel == nullptr && (run.spool == nullptr || run.spool->size() == 0);
+  return state.outgoing == nullptr && (run.spool == nullptr || run.spool->size() == 0);
 }
 
 /// What is to be sent next; nullptr: nothing waits.
 std::shared_ptr<Parcel> Emitter::State::Loop::next() {
   {
     const std::lock_guard lock(state.mutex);
-    if (state.parcel != nullptr || run.abandoned) return state.parcel;
+    if (state.outgoing != nullptr || run.abandoned) return state.outgoing;
   }
   while (run.spool != nullptr) {
     Result<std::optional<detail::Spool::Stored>> stored = run.spool->oldest();
@@ -388,7 +388,7 @@ std::shared_ptr<Parcel> Emitter::State::Loop::next() {
     parcel->body = std::move((*stored)->body);
     parcel->file = (*stored)->sequence;
     const std::lock_guard lock(state.mutex);
-    return state.parcel = parcel;
+    return state.outgoing = parcel;
   }
   return nullptr;
 }
@@ -412,7 +412,7 @@ bool Emitter::State::Loop::take(bool slot_is_free, bool last) {
   const bool spooled = parcel->file.has_value();
   std::unique_lock lock(state.mutex);
   if (slot_is_free && !run.abandoned) {
-    state.parcel = parcel;
+    state.outgoing = parcel;
     return true;
   }
   if (!spooled) ++state.stats.merged_back;
@@ -484,14 +484,14 @@ void Emitter::State::Loop::settle(const std::shared_ptr<Parcel>& parcel, bool ta
   {
     const std::lock_guard lock(state.mutex);
     state.stats.updates += taken ? 1 : 0;
-    if (state.parcel == parcel) {  // and not given back already
+    if (state.outgoing == parcel) {  // and not given back already
       const bool nothing_lost = taken || parcel->file || parcel->payload.empty();
       const bool keep = !nothing_lost && parcel->maybe_taken;
       if (!nothing_lost && !keep) {
         back = std::move(parcel->payload);
         ++state.stats.merged_back;
       }
-      if (!keep) state.parcel.reset();
+      if (!keep) state.outgoing.reset();
       state.stats.kept = keep ? 1 : 0;
     }
   }
@@ -506,7 +506,7 @@ void Emitter::State::Loop::give_up_what_is_on_its_way() noexcept {
   std::shared_ptr<Parcel> parcel;
   {
     const std::lock_guard lock(state.mutex);
-    parcel = state.parcel;
+    parcel = state.outgoing;
   }
   if (parcel != nullptr) settle(parcel, false);
 }

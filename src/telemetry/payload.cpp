@@ -15,6 +15,9 @@ using detail::append_integer;
 
 void append_string(std::string& out, std::string_view text) { detail::append_json_string(out, text, detail::JsonEscapes::no_html); }
 
+/// Which JSON may begin with, but only where nothing comes before it.
+constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
+
 void append_real(std::string& out, double number) {
   if (!std::isfinite(number)) {
     out += "null";
@@ -29,7 +32,9 @@ void append_value(std::string& out, const detail::TelemetryValueView& view) {
   switch (value.type()) {
     case AttributeValue::Type::string:
       if (view.document && nlohmann::json::accept(value.text())) {
-        for (const char c : value.text()) out += c == '\n' || c == '\r' ? ' ' : c;  // outside of strings, where JSON allows them
+        std::string_view text = value.text();
+        if (text.starts_with(byte_order_mark)) text.remove_prefix(byte_order_mark.size());
+        for (const char c : text) out += c == '\n' || c == '\r' ? ' ' : c;  // outside of strings, where JSON allows them
       } else {
         append_string(out, value.text());
       }

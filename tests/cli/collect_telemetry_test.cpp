@@ -140,10 +140,12 @@ TEST_CASE("what --http cannot have, or its files are not, exits 1 with one line"
   Place place, other;
   auto first = place.start({"--http", "0"});
   const std::string address = address_of(*first);
-  CHECK(complaint(*other.start({"--http", address}), 1).find("cannot listen on " + address + ": Address already in use") != std::string::npos);
+  CHECK(complaint(*other.start({"--http", address}), 1).find("cannot listen on " + address + ": Address already in use") !=
+        std::string::npos);
   const std::string policy = other.dir / "policy.json";
   std::ofstream(policy) << R"({"stop":"yes"})";
-  CHECK(complaint(*other.start({"--http", "0", "--telemetry-policy", policy}), 1).find("member \"stop\" should be true or false") != std::string::npos);
+  CHECK(complaint(*other.start({"--http", "0", "--telemetry-policy", policy}), 1).find("member \"stop\" should be true or false") !=
+        std::string::npos);
   CHECK(complaint(*other.start({"--http", "0", "--telemetry-db", policy}), 1).find("'" + policy + "'") != std::string::npos);
   first->signal(SIGTERM);
   CHECK(first->wait() == 0);

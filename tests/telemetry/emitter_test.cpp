@@ -20,6 +20,7 @@
 #include "support/eventually.hpp"
 #include "support/scripted_transport.hpp"
 #include "support/virtual_pacer.hpp"
+#include "weir/telemetry/payload.hpp"
 
 using namespace weir;
 using namespace weir::testing;
@@ -508,9 +509,11 @@ TEST_CASE("stop during a try lets it end, and goes on with what it came to") {
   rig.start();
   rig.endpoint.seen(1);
   rig.telemetry.add("n", 4);
-  std::thread stopping([&] { CHECK(rig.emitter().stop(60s)); });
+  bool stopped = false;
+  std::thread stopping([&] { stopped = rig.emitter().stop(60s); });
   rig.endpoint.let_go();
   stopping.join();
+  CHECK(stopped);
   const auto seen = rig.endpoint.seen(2);
   REQUIRE(seen.size() == (it_succeeds ? 2u : 3u));
   CHECK(seen[0].data() == nlohmann::json{{"n", 3}});
@@ -827,19 +830,19 @@ TEST_CASE("in the child of a fork it is as if it had never been started, and it 
   EmitterOptions options = rig.options();
   options.pacer = nullptr;  // a condition variable that somebody waits for is of no use in a child
   const InMemoryTransport sent;
-  Emitter second{rig.telemetry, sent, options};
-  REQUIRE(second.start());
-  REQUIRE(eventually([&] { return second.stats().updates == 1; }));
+  Emitter other{rig.telemetry, sent, options};
+  REQUIRE(other.start());
+  REQUIRE(eventually([&] { return other.stats().updates == 1; }));
   const Child child = in_a_child([&] {
     if (rig.emitter().stats().running || rig.emitter().stats().tries != 0) return 1;
     if (!rig.emitter().stop(60s)) return 2;
-    if (second.stats().running || !second.stop(60s)) return 3;
+    if (other.stats().running || !other.stop(60s)) return 3;
     const std::size_t before = sent.bodies().size();
     rig.telemetry.add("n", 40);
-    if (!second.start() || second.start()) return 4;
+    if (!other.start() || other.start()) return 4;
     if (!eventually([&] { return sent.bodies().size() > before; })) return 5;
     if (nlohmann::json::parse(sent.bodies().back()).at("data") != nlohmann::json{{"n", 40}}) return 6;
-    if (!second.stop(60s)) return 7;
+    if (!other.stop(60s)) return 7;
     rig.made.reset();
     return 0;
   });
@@ -848,7 +851,7 @@ TEST_CASE("in the child of a fork it is as if it had never been started, and it 
   rig.endpoint.let_go();
   CHECK(rig.emitter().stop(60s));
   CHECK(rig.endpoint.seen(1)[0].data() == nlohmann::json{{"n", 3}});
-  CHECK(second.stop(60s));
+  CHECK(other.stop(60s));
 }
 
 TEST_CASE("a fork finds no lock held while an emitter is started and stopped") {

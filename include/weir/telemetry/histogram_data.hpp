@@ -19,7 +19,7 @@
 namespace weir::inline v0 {
 
 namespace detail {
-struct HistogramAccess;
+class HistogramTotals;
 }
 
 /// Thread-safety: a value.
@@ -35,7 +35,7 @@ class HistogramData {
   /// The value below which the part `q` (0 to 1) of all values is. 0 if nothing was recorded.
   double quantile(double q) const noexcept {
     if (count_ == 0) return 0;
-    const auto rank = static_cast<std::uint64_t>(std::ceil(std::clamp(q, 0.0, 1.0) * static_cast<double>(count_)));
+    const auto rank = q > 0 ? static_cast<std::uint64_t>(std::ceil(std::min(q, 1.0) * static_cast<double>(count_))) : 0;  // NaN is 0
     std::uint64_t seen = zero_count_;
     if (rank <= seen) return min_;
     for (std::size_t i = 0; i < counts_.size(); ++i) {
@@ -79,7 +79,7 @@ class HistogramData {
   friend bool operator==(const HistogramData&, const HistogramData&) = default;
 
  private:
-  friend struct detail::HistogramAccess;
+  friend class detail::HistogramTotals;
 
   std::uint64_t count_ = 0, zero_count_ = 0;
   double sum_ = 0, min_ = 0, max_ = 0;

@@ -58,15 +58,25 @@ struct TelemetryStats {
 /// Adds to one key; for hot paths. Thread-safety: shared: safe. May outlive the buffer.
 class Counter {
  public:
-  Counter() noexcept = default;  ///< counts nothing
+  Counter() noexcept = default;  ///< counts nothing, as one that was moved from
+  Counter(const Counter&) noexcept = default;
+  Counter(Counter&& other) noexcept : slot_(std::exchange(other.slot_, detail::no_cell)), entry_(std::move(other.entry_)) {}
+  Counter& operator=(Counter other) noexcept {
+    slot_ = other.slot_;
+    entry_ = std::move(other.entry_);
+    return *this;
+  }
+  ~Counter() = default;
   void increment() const noexcept { add(1); }
   /// One addition to memory that no other thread writes.
   [[gnu::always_inline]] void add(std::int64_t amount) const noexcept {
     const detail::ThreadTelemetry& thread = detail::thread_telemetry;
-    if (slot_ < thread.cells_size) [[likely]]
+    if (slot_ < thread.cells_size) [[likely]] {
+      detail::signal_fence();
       detail::add_alone(thread.cells[slot_], amount);
-    else if (entry_)
+    } else if (entry_) {
       entry_->add_slowly(amount);
+    }
   }
   explicit operator bool() const noexcept { return static_cast<bool>(entry_); }  ///< false: it counts nothing
 
@@ -114,16 +124,20 @@ class Histogram {
 
  private:
   friend class Telemetry;
-  Histogram(detail::KeyEntry* entry, double per_second) noexcept : entry_(entry), per_second_(per_second) {}
+  explicit Histogram(detail::KeyEntry* entry) noexcept : entry_(entry) {
+    if (entry == nullptr) return;
+    const std::string_view unit = entry->unit;
+    per_second_ = unit == "ms" ? 1e3 : unit == "us" ? 1e6 : unit == "ns" ? 1e9 : 1;
+  }
 
   detail::KeyHandle entry_;
   double per_second_ = 1;
 };
 
-/// A handle: copies are the same buffer. No call throws. Thread-safety: shared: safe.
+/// A handle: copies are the same buffer. No call throws but where it says so. Thread-safety: shared: safe.
 class Telemetry {
  public:
-  /// Error: the id is nil, or a bound is 0.
+  /// Error: the id is nil, a bound is 0, or there is no memory.
   static Result<Telemetry> create(InstanceId id, TelemetryOptions options = {});  // weir::weir
 
   // Of integers. A new key begins at 0.
@@ -152,19 +166,18 @@ class Telemetry {
   Gauge gauge(std::string_view key) const noexcept { return Gauge(buffer_->handle(detail::NumberKind::gauge, key, {})); }
   /// `unit`: UCUM, "s" or "By"; of the first call for a key.
   Histogram histogram(std::string_view key, std::string_view unit = {}) const noexcept {
-    return Histogram(buffer_->handle(detail::NumberKind::histogram, key, unit), unit == "ms"   ? 1e3
-                                                                                : unit == "us" ? 1e6
-                                                                                : unit == "ns" ? 1e9
-                                                                                               : 1);
+    return Histogram(buffer_->handle(detail::NumberKind::histogram, key, unit));
   }
 
   /// Calls `collect` before each payload is taken, on the thread that takes it: for what is measured and not counted. Returns a
-  /// number for remove_at_emit. What it throws is dropped and counted; after 100 times in a row it is not called any more.
-  std::uint64_t at_emit(std::function<void(const Telemetry&)> collect) const { return buffer_->at_emit(std::move(collect)); }
+  /// number for remove_at_emit; 0 without memory. What it throws is dropped and counted; after 100 times in a row it is not
+  /// called any more. A payload that it takes itself calls nobody.
+  std::uint64_t at_emit(std::function<void(const Telemetry&)> collect) const noexcept { return buffer_->at_emit(std::move(collect)); }
   /// Waits while collectors are being called, unless by the calling thread.
   void remove_at_emit(std::uint64_t number) const noexcept { buffer_->remove_at_emit(number); }
 
-  /// Empties the buffer into a payload, after what at_emit was given has been called. Throws std::bad_alloc.
+  /// Empties the buffer into a payload, after what at_emit was given has been called. Throws std::bad_alloc, and has then taken
+  /// nothing; what there is no memory for later is in the next one.
   Payload take() const;  // weir/telemetry/payload.hpp
   /// Puts back what could not be sent: counters add, sets add, lists are put in front, histograms merge, of what was set the
   /// newer stays. Within the bounds; what is there already stays.

@@ -94,7 +94,10 @@ class Buffer {
 
   [[gnu::always_inline]] void add(std::string_view key, std::int64_t amount) noexcept {
     const std::uint64_t hash = key_hash(key, seed_);
-    if (KeyCache* const keys = thread_telemetry.keys) [[likely]] {
+    ThreadTelemetry& thread = thread_telemetry;
+    if (KeyCache* const keys = thread.keys) [[likely]] {
+      const bool before = std::exchange(thread.adding, true);
+      signal_fence();
       const KeyCache::Line& line = keys->lines[hash % KeyCache::sets];
       for (std::size_t way = 0; way < KeyCache::ways; ++way) {
         if (line.hash[way] != hash) continue;
@@ -102,16 +105,21 @@ class Buffer {
         if (entry == nullptr || entry->claimed.load(std::memory_order_relaxed) != epoch_.load(std::memory_order_relaxed) ||
             entry->buffer != id_ || !same_key(entry->key, key))
           continue;
-        return entry->add(amount);
+        entry->add(amount);
+        signal_fence();
+        thread.adding = before;
+        return;
       }
+      signal_fence();
+      thread.adding = before;
     }
     add_slowly(key, amount);
   }
   virtual void put(Put kind, std::string_view key, std::string_view subkey, TelemetryValueView value) noexcept = 0;
   virtual KeyEntry* handle(NumberKind kind, std::string_view key, std::string_view unit) noexcept = 0;
-  virtual std::uint64_t at_emit(std::function<void(const Telemetry&)> collect) = 0;
+  virtual std::uint64_t at_emit(std::function<void(const Telemetry&)> collect) noexcept = 0;
   virtual void remove_at_emit(std::uint64_t number) noexcept = 0;
-  virtual void collect(const Telemetry& telemetry) noexcept = 0;
+  virtual void collect(const Telemetry& telemetry) = 0;
   /// What was there is dropped when `keep` is false.
   virtual Payload take(bool keep) = 0;
   /// Gives a buffer without id one. False: it has one.

@@ -13,41 +13,30 @@
 
 namespace weir::inline v0::detail {
 
-/// Says to signal handlers on this thread that a lock is held.
-class TelemetryBusy {
- public:
-  TelemetryBusy() noexcept : before_(std::exchange(thread_telemetry.busy, true)) { std::atomic_signal_fence(std::memory_order_seq_cst); }
-  ~TelemetryBusy() {
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    thread_telemetry.busy = before_;
-  }
-  TelemetryBusy(const TelemetryBusy&) = delete;
-  TelemetryBusy& operator=(const TelemetryBusy&) = delete;
-
- private:
-  const bool before_;
-};
-
 enum class NumberKind : std::uint8_t { counter, gauge, histogram };
+enum class GaugeState : std::uint8_t { never, set, taken };
 
 /// What is not the short way is virtual, so that code which counts needs no library.
 struct KeyEntry {
+  static constexpr std::uint64_t unclaimed = UINT64_MAX;
+
   // Read by whoever adds.
   const NumberKind kind;
   std::uint32_t slot = no_cell;
-  std::atomic<std::uint64_t> claimed{UINT64_MAX};  // the buffer's epoch in which adding by the key needs no lock
-  const std::uint64_t buffer;                      // the id of the buffer
+  std::atomic<std::uint64_t> claimed{unclaimed};  // the buffer's epoch in which adding by the key needs no lock
+  const std::uint64_t buffer;                     // the id of the buffer
   const std::uint64_t hash;
-  const std::string key;
+  const std::string key, unit;
   std::atomic<std::uint64_t> histogram_cycle{1};
 
   std::atomic<std::uint32_t> refs{1}, handles{0};
   Cell shared{0};                // what was added without a cell
   std::atomic<double> value{0};  // a gauge's
-  std::atomic<bool> set{false};
+  std::atomic<GaugeState> gauge{GaugeState::never};
   std::atomic<std::uint64_t> lost{0}, invalid{0};
 
-  KeyEntry(NumberKind k, std::string_view text, std::uint64_t h, std::uint64_t id) : kind(k), buffer(id), hash(h), key(text) {}
+  KeyEntry(NumberKind k, std::string_view text, std::string_view u, std::uint64_t h, std::uint64_t id)
+      : kind(k), buffer(id), hash(h), key(text), unit(u) {}
   virtual ~KeyEntry() = default;
   KeyEntry(const KeyEntry&) = delete;
   KeyEntry& operator=(const KeyEntry&) = delete;
@@ -61,23 +50,26 @@ struct KeyEntry {
 
   [[gnu::always_inline]] void add(std::int64_t amount) noexcept {
     const ThreadTelemetry& thread = thread_telemetry;
-    if (slot < thread.cells_size) [[likely]]
+    if (slot < thread.cells_size) [[likely]] {
+      signal_fence();
       add_alone(thread.cells[slot], amount);
-    else
+    } else {
       add_slowly(amount);
+    }
   }
   /// Where the thread has no cell yet, or can have none.
   virtual void add_slowly(std::int64_t amount) noexcept = 0;
   /// The thread's shard, made if need be; nullptr without memory.
   virtual HistogramShard* make_shard() noexcept = 0;
+  // A payload marks a gauge as taken and then reads its value: whoever changes it after that marks it as set again.
   void set_gauge(double number) noexcept {
     value.store(number, std::memory_order_relaxed);
-    if (!set.load(std::memory_order_relaxed)) set.store(true, std::memory_order_release);
+    gauge.exchange(GaugeState::set, std::memory_order_acq_rel);
   }
   void add_to_gauge(double amount) noexcept {
     double before = value.load(std::memory_order_relaxed);
     while (!value.compare_exchange_weak(before, before + amount, std::memory_order_relaxed)) {}
-    if (!set.load(std::memory_order_relaxed)) set.store(true, std::memory_order_release);
+    gauge.exchange(GaugeState::set, std::memory_order_acq_rel);
   }
   [[gnu::always_inline]] void record(double number) noexcept {
     if (!(number >= 0 && number <= DBL_MAX)) [[unlikely]] {
@@ -85,17 +77,15 @@ struct KeyEntry {
       return;
     }
     const ThreadTelemetry& thread = thread_telemetry;
-    HistogramShard* shard = slot < thread.shards_size ? thread.shards[slot] : nullptr;
+    HistogramShard* shard = nullptr;
+    if (slot < thread.shards_size) [[likely]] {
+      signal_fence();
+      shard = thread.shards[slot];
+    }
     if (shard == nullptr) [[unlikely]]
       shard = make_shard();
-    Cell* const cell = shard != nullptr ? shard->cell(HistogramScheme::position(number)) : nullptr;
-    if (cell == nullptr) [[unlikely]] {
+    if (shard == nullptr || !shard->record(number, histogram_cycle.load(std::memory_order_relaxed))) [[unlikely]]
       lost.fetch_add(1, std::memory_order_relaxed);
-      return;
-    }
-    add_alone(*cell, 1);
-    shard->sum.store(shard->sum.load(std::memory_order_relaxed) + number, std::memory_order_relaxed);
-    shard->note(number, histogram_cycle.load(std::memory_order_relaxed));
   }
 };
 
