@@ -11,6 +11,12 @@
 #include "weir/activity/redaction.hpp"
 // where what was changed is kept
 #include "weir/activity/audit_tracker.hpp"
+// what is counted, and where it is reported to
+#include "weir/telemetry/emitter.hpp"
+#include "weir/telemetry/payload.hpp"
+#include "weir/telemetry/process_metrics.hpp"
+#include "weir/telemetry/telemetry.hpp"
+#include "weir/telemetry/transport.hpp"
 // what it becomes
 #include "weir/activity/metrics_tracker.hpp"
 #include "weir/activity/operation_tracker.hpp"

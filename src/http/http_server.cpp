@@ -36,7 +36,8 @@ struct Connection {
   Phase phase = Phase::reading;
   RequestFrame frame;
   std::string out;
-  std::size_t sent = 0;  // of `out`
+  std::size_t sent = 0;     // of `out`
+  std::size_t at_work = 0;  // bytes of the request, while a thread has it
   Clock::time_point deadline;
 };
 
@@ -201,6 +202,8 @@ struct HttpServer::Impl {
     } else if (connection.frame.complete()) {
       count(&ServerStats::requests);
       connection.phase = Connection::Phase::working;
+      connection.out.clear();
+      connection.at_work = connection.frame.bytes();
       workers->give({number, std::move(connection.frame.head()), std::move(connection.frame.body())});
     } else if (connection.frame.take_expects()) {
       connection.out = go_on;
@@ -209,27 +212,48 @@ struct HttpServer::Impl {
     return true;
   }
 
-  /// An unfinished request makes room: the oldest, but for `spared`. False: there is none.
-  bool drop_oldest(std::uint64_t spared) {
-    const auto oldest = std::find_if(connections.begin(), connections.end(), [&](const auto& entry) {
-      return entry.second.phase == Connection::Phase::reading && entry.first != spared;
-    });
+  /// A connection makes room, but for `spared`: one that is only closing, else the oldest that its client holds up. False: there is none.
+  bool make_room(std::uint64_t spared) {
+    auto oldest = connections.end();
+    for (auto connection = connections.begin(); connection != connections.end(); ++connection) {
+      const Connection::Phase phase = connection->second.phase;
+      if (connection->first == spared || phase == Connection::Phase::working) continue;
+      if (phase == Connection::Phase::draining) {
+        close(connection);
+        return true;
+      }
+      if (oldest == connections.end()) oldest = connection;
+    }
     if (oldest == connections.end()) return false;
     count(&ServerStats::dropped);
     close(oldest);
     return true;
   }
 
+  /// Bytes of requests and answers.
   std::size_t buffered() const {
     std::size_t bytes = 0;
-    for (const auto& [number, connection] : connections)
-      if (connection.phase == Connection::Phase::reading) bytes += connection.frame.bytes();
+    for (const auto& [number, connection] : connections) bytes += connection.frame.bytes() + connection.at_work + connection.out.size();
     return bytes;
+  }
+
+  /// Keeps the bound after `number` got more; if nobody else can make room, that one is told to come again.
+  void keep_bound(std::uint64_t number, Clock::time_point now) {
+    while (buffered() > options.max_buffered) {
+      if (make_room(number)) continue;
+      const auto connection = connections.find(number);
+      if (connection == connections.end() || connection->second.phase != Connection::Phase::reading) return;
+      count(&ServerStats::dropped);
+      connection->second.frame = RequestFrame(options.limits);
+      Response busy = error_response(503, "there is no room for the request now. Try again later");
+      busy.headers.emplace_back("Retry-After", "5");
+      return answer(connection->second, rendered(busy), now);
+    }
   }
 
   void accept_all(Clock::time_point now) {
     for (;;) {
-      if (connections.size() >= options.max_connections && !drop_oldest(0)) return;  // all are being answered: soon there is room
+      if (connections.size() >= options.max_connections && !make_room(0)) return;  // all are being answered: soon there is room
       net::Accepted accepted = listener.accept();
       switch (accepted.status) {
         case net::Accepted::Status::accepted:
@@ -255,7 +279,9 @@ struct HttpServer::Impl {
       if (job.head.empty()) {
         close(connection);
       } else {
+        connection->second.at_work = 0;
         answer(connection->second, std::move(job.head), now);
+        keep_bound(job.connection, now);
       }
     }
   }
@@ -340,7 +366,7 @@ struct HttpServer::Impl {
         if (!keep) {
           close(connection);
         } else if ((events & POLLIN) != 0) {
-          while (buffered() > options.max_buffered && drop_oldest(numbers[i])) {}
+          keep_bound(numbers[i], now);
         }
       }
       if (listening && entries[1].revents != 0) accept_all(now);
@@ -350,7 +376,7 @@ struct HttpServer::Impl {
 
   bool can_drop() const {
     return std::any_of(connections.begin(), connections.end(),
-                       [](const auto& entry) { return entry.second.phase == Connection::Phase::reading; });
+                       [](const auto& entry) { return entry.second.phase != Connection::Phase::working; });
   }
 };
 

@@ -6,7 +6,8 @@
 //
 // One thread reads, writes and keeps the time; a few others parse (with cpp-httplib) and call the handler. A thread is busy
 // with whole requests only: what a client sends slowly, or not at all, waits in a bounded buffer until its time is over.
-// When there is no room for a new connection, or for its bytes, the one leaves that has been sending its request for longest.
+// When there is no room for a new connection, or for its bytes, the one leaves that has been sending its request, or reading its
+// answer, for longest.
 
 #include <chrono>
 #include <cstddef>
@@ -61,7 +62,7 @@ class Handler {
 struct ServerOptions {
   RequestLimits limits;
   std::size_t max_connections = 256;
-  std::size_t max_buffered = 64u << 20;  ///< bytes of unfinished requests
+  std::size_t max_buffered = 64u << 20;  ///< bytes of requests and answers
   std::size_t threads = 2;
   std::chrono::milliseconds request_time{10'000};  ///< for the whole request, from the connection on
   std::chrono::milliseconds answer_time{10'000};   ///< for reading the answer
@@ -73,7 +74,7 @@ struct ServerStats {
   std::uint64_t refused_hosts = 0;     ///< answered 403: a Host or Origin that is not ours
   std::uint64_t refused_requests = 0;  ///< too large, or malformed
   std::uint64_t timed_out = 0;         ///< requests and answers that took too long
-  std::uint64_t dropped = 0;           ///< unfinished requests that made room for others
+  std::uint64_t dropped = 0;           ///< unfinished requests and answers that made room for others
   std::uint64_t listener_pauses = 0;   ///< times that nobody was let in
   std::size_t open_connections = 0;
 };

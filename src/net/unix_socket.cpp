@@ -29,14 +29,6 @@ std::string octal(mode_t mode) {
   return digits;
 }
 
-template <class Call>
-auto repeat_if_interrupted(Call call) noexcept {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
-
 Result<sockaddr_un> address_of(const std::string& path, const std::string& doing) {
   if (path.empty()) return failure(std::errc::invalid_argument, doing + ": the path is empty");
   if (path.find('\0') != std::string::npos) return failure(std::errc::invalid_argument, doing + ": the path contains a NUL byte");
@@ -156,7 +148,7 @@ Result<Fd> lock_path(const std::string& path, const std::string& doing) {
   const std::string lock_file = path + ".lock";
   const std::string where = doing + ": cannot lock " + quoted(lock_file);
   for (int attempt = 0; attempt < 100; ++attempt) {
-    Fd lock(repeat_if_interrupted([&] { return ::open(lock_file.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600); }));
+    Fd lock(uninterrupted([&] { return ::open(lock_file.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600); }));
     if (!lock) return system_error(errno, where, errno == ELOOP ? "It is a symbolic link; remove it" : "");
     struct stat held {};
     if (::fstat(lock.get(), &held) != 0) return system_error(errno, where);
@@ -164,7 +156,7 @@ Result<Fd> lock_path(const std::string& path, const std::string& doing) {
     if (held.st_uid != ::geteuid()) {
       return failure(std::errc::operation_not_permitted, where + ": it belongs to " + describe_user(held.st_uid) + ". Choose another path");
     }
-    if (repeat_if_interrupted([&] { return ::flock(lock.get(), LOCK_EX | LOCK_NB); }) != 0) {
+    if (uninterrupted([&] { return ::flock(lock.get(), LOCK_EX | LOCK_NB); }) != 0) {
       if (errno != EWOULDBLOCK) return system_error(errno, where);
       return system_error(EADDRINUSE, doing, "Another process holds " + quoted(lock_file) + "; stop it, or choose another path");
     }
@@ -212,15 +204,6 @@ Result<void> clear_stale(const std::string& path, const std::string& doing) {
 
 }  // namespace
 
-void Fd::reset(int fd) noexcept {
-  if (fd_ >= 0) {
-    const int kept = errno;
-    ::close(fd_);  // never repeated: Linux closes the descriptor even when interrupted
-    errno = kept;
-  }
-  fd_ = fd;
-}
-
 Result<EventFd> EventFd::create() {
   Fd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!fd) return system_error(errno, "cannot make an eventfd");
@@ -232,14 +215,14 @@ void EventFd::wake() const noexcept {
   const std::uint64_t one = 1;
   int cancellation = 0;  // threads that end spans come here
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellation);
-  (void)repeat_if_interrupted([&] { return ::write(fd_.get(), &one, sizeof one); });  // EAGAIN: already awake
+  (void)uninterrupted([&] { return ::write(fd_.get(), &one, sizeof one); });  // EAGAIN: already awake
   pthread_setcancelstate(cancellation, nullptr);
   errno = kept;
 }
 
 void EventFd::drain() const noexcept {
   std::uint64_t count = 0;
-  (void)repeat_if_interrupted([&] { return ::read(fd_.get(), &count, sizeof count); });
+  (void)uninterrupted([&] { return ::read(fd_.get(), &count, sizeof count); });
 }
 
 UnixListener::UnixListener(UnixListener&& other) noexcept { *this = std::move(other); }
@@ -303,7 +286,7 @@ Result<UnixListener> UnixListener::bind(const std::string& path, UnixListenerOpt
 Accepted UnixListener::accept() {
   Accepted result;
   for (;;) {
-    Fd fd(repeat_if_interrupted([&] { return ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); }));
+    Fd fd(uninterrupted([&] { return ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); }));
     if (!fd) {
       result.error = errno;
       switch (errno) {
@@ -356,7 +339,7 @@ Result<Fd> connect_unix(const std::string& path) {
   if (!address) return address.error();
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return system_error(errno, doing);
-  if (repeat_if_interrupted([&] { return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), length_of(path)); }) != 0) {
+  if (uninterrupted([&] { return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), length_of(path)); }) != 0) {
     const std::string_view advice = errno == ENOENT || errno == ECONNREFUSED ? "Nothing listens there" : "";
     return system_error(errno, doing, advice);
   }
@@ -376,13 +359,13 @@ bool is_live(const std::string& path) {
 }
 
 ssize_t send_some(int fd, const void* data, std::size_t size) noexcept {
-  const ssize_t sent = repeat_if_interrupted([&] { return ::send(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  const ssize_t sent = uninterrupted([&] { return ::send(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT); });
   if (sent >= 0) return sent;
   return errno == ENOBUFS || errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
 ssize_t receive_some(int fd, void* data, std::size_t size) noexcept {
-  const ssize_t received = repeat_if_interrupted([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
+  const ssize_t received = uninterrupted([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
   return received >= 0 ? received : -errno;
 }
 

@@ -20,35 +20,13 @@
 #include <utility>
 #include <vector>
 
+#include "net/fd.hpp"
 #include "weir/core/result.hpp"
 
 namespace weir::inline v0::net {
 
 /// The longest path a Unix socket can have, in bytes.
 inline constexpr std::size_t max_socket_path = 107;
-
-/// Owns a file descriptor. Thread-safety: Distinct objects: safe. Shared: unsafe (reading get() beside other reads is fine).
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) noexcept : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(other.release()) {}
-  Fd& operator=(Fd&& other) noexcept {
-    if (this != &other) reset(other.release());
-    return *this;
-  }
-  ~Fd() { reset(); }
-
-  int get() const noexcept { return fd_; }
-  explicit operator bool() const noexcept { return fd_ >= 0; }
-  /// Gives the descriptor up without closing it.
-  int release() noexcept { return std::exchange(fd_, -1); }
-  /// Closes what it holds, keeps errno.
-  void reset(int fd = -1) noexcept;
-
- private:
-  int fd_ = -1;
-};
 
 /// Wakes a thread out of poll: the state persists, so a wake-up before the wait is not lost.
 /// Thread-safety: shared: safe. wake() is also safe in signal handlers.

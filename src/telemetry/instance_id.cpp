@@ -9,29 +9,13 @@
 #include <string>
 #include <system_error>
 
+#include "net/fd.hpp"
+
 namespace weir::inline v0 {
 
 namespace {
 
-template <class Call>
-auto uninterrupted(Call call) noexcept {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
-
-struct Opened {
-  int fd;
-  explicit Opened(int opened) noexcept : fd(opened) {}
-  ~Opened() {
-    const int error = errno;
-    if (fd >= 0) ::close(fd);
-    errno = error;
-  }
-  Opened(const Opened&) = delete;
-  Opened& operator=(const Opened&) = delete;
-};
+using net::uninterrupted;
 
 Error cannot(const char* what, const std::string& path, std::string_view advice = {}) {
   return system_error(errno, std::string("cannot ") + what + " the file " + path + " of an instance id", advice);
@@ -39,10 +23,10 @@ Error cannot(const char* what, const std::string& path, std::string_view advice 
 
 /// Its error has the code no_such_file_or_directory if there is nothing.
 Result<InstanceId> read_id(const std::string& path) {
-  const Opened file(uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
-  if (file.fd < 0) return cannot("open", path);
+  const net::Fd file(uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
+  if (!file) return cannot("open", path);
   char text[64];
-  const ssize_t size = uninterrupted([&] { return ::read(file.fd, text, sizeof text); });
+  const ssize_t size = uninterrupted([&] { return ::read(file.get(), text, sizeof text); });
   if (size < 0) return cannot("read", path);
   std::string_view line(text, static_cast<std::size_t>(size));
   line = line.substr(0, line.find('\n'));
@@ -70,12 +54,12 @@ class Draft {
   /// False: see errno.
   bool write(InstanceId id) {
     const std::string text = id.to_string() + "\n";
-    const Opened file(
+    const net::Fd file(
         uninterrupted([&] { return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0644); }));
-    if (file.fd < 0) return false;
-    const ssize_t written = uninterrupted([&] { return ::write(file.fd, text.data(), text.size()); });
+    if (!file) return false;
+    const ssize_t written = uninterrupted([&] { return ::write(file.get(), text.data(), text.size()); });
     if (written >= 0 && static_cast<std::size_t>(written) < text.size()) errno = ENOSPC;
-    return static_cast<std::size_t>(written) == text.size() && ::fsync(file.fd) == 0;
+    return static_cast<std::size_t>(written) == text.size() && ::fsync(file.get()) == 0;
   }
   /// Takes the path if nobody has it. False: see errno; EEXIST: somebody has.
   bool take_place(const std::string& path) noexcept {
@@ -94,8 +78,8 @@ class Draft {
 void sync_directory_of(const std::string& path) noexcept {
   const std::size_t slash = path.rfind('/');
   const std::string directory = slash == path.npos ? "." : path.substr(0, slash + 1);
-  const Opened opened(uninterrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
-  if (opened.fd >= 0) ::fsync(opened.fd);  // after a crash there may be a new id, which is no harm
+  const net::Fd opened(uninterrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (opened.get() >= 0) ::fsync(opened.get());  // after a crash there may be a new id, which is no harm
 }
 
 }  // namespace

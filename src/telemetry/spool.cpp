@@ -14,23 +14,18 @@
 #include <system_error>
 #include <utility>
 
+#include "net/fd.hpp"
 #include "weir/telemetry/instance_id.hpp"
 
 namespace weir::inline v0::detail {
 
 namespace {
 
+using net::uninterrupted;
+
 constexpr std::string_view ending = ".json", temporary = ".json.tmp";
 constexpr std::size_t id_size = 32, sequence_size = 12, max_sequence_size = 18;
 constexpr std::uint64_t max_file_bytes = std::uint64_t{1} << 30;
-
-template <class Call>
-auto uninterrupted(Call call) noexcept {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
 
 /// Closes, and keeps errno.
 void close_keeping_errno(int fd) noexcept {

@@ -13,28 +13,13 @@
 #include <system_error>
 #include <utility>
 
+#include "net/fd.hpp"
+
 namespace weir::inline v0 {
 
 namespace {
 
-template <class Call>
-auto uninterrupted(Call call) noexcept {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
-
-/// Of a file that is written: closed, and unlocked, at its end.
-struct Opened {
-  int fd;
-  explicit Opened(int opened) noexcept : fd(opened) {}
-  ~Opened() {
-    if (fd >= 0) ::close(fd);
-  }
-  Opened(const Opened&) = delete;
-  Opened& operator=(const Opened&) = delete;
-};
+using net::uninterrupted;
 
 /// Waits for other writers of the file, for a moment.
 bool lock(int fd, const StopToken& stop) noexcept {
@@ -86,15 +71,15 @@ Delivery FileTransport::send(const Update& update, const StopToken& stop) noexce
     return Delivery::not_sent(system_error(errno, std::string("cannot ") + what + " the telemetry file " + path_));
   };
   constexpr int flags = O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK;  // a FIFO must not stop us
-  const Opened file(uninterrupted([&] { return ::open(path_.c_str(), flags, 0600); }));
-  if (file.fd < 0) return failed("open");
+  const net::Fd file(uninterrupted([&] { return ::open(path_.c_str(), flags, 0600); }));
+  if (!file) return failed("open");
   struct stat status {};
-  if (::fstat(file.fd, &status) != 0) return failed("look at");
+  if (::fstat(file.get(), &status) != 0) return failed("look at");
   if (!S_ISREG(status.st_mode)) {
     return Delivery::not_sent({std::make_error_code(std::errc::not_supported), "the telemetry file " + path_ + " is no regular file"});
   }
-  if (!lock(file.fd, stop)) return failed("lock");
-  if (!append_line(file.fd, update.body)) return failed("write");
+  if (!lock(file.get(), stop)) return failed("lock");
+  if (!append_line(file.get(), update.body)) return failed("write");
   return Delivery::answered(json_answer(200, "{}"));
 } catch (const std::exception&) {
   return Delivery::not_sent({std::make_error_code(std::errc::not_enough_memory), {}});

@@ -1,5 +1,6 @@
 #include "weir/bridge/operations_to_metrics.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -184,6 +185,24 @@ TEST_CASE("an operation whose scope is left by an exception is an error, and one
   CHECK(errors(payload, "http.request") == 1);
   CHECK(count(payload, "Query") == 2);
   CHECK(errors(payload, "Query") == 0);
+}
+
+TEST_CASE("an exception on the way on the thread that finishes an operation of another is not the operation's") {
+  Bridged world;
+  Op<Request> request{{"/"}};
+  struct Finishes {
+    ~Finishes() { request.finish({.status = 200}); }
+    Op<Request>& request;
+  };
+  std::thread([&] {
+    try {
+      Finishes finishes{request};
+      throw 1;
+    } catch (int) {}
+  }).join();
+  const Payload payload = world.telemetry.take();
+  CHECK(count(payload, "http.request") == 1);
+  CHECK(errors(payload, "http.request") == 0);
 }
 
 TEST_CASE("an attribute `error` of a data event or of the result decides, and the last one does") {
@@ -406,6 +425,25 @@ TEST_CASE("without memory an operation is not counted, and nothing else happens"
     { Op<Request> later{{"/"}}; }
     CHECK(count(world.telemetry.take(), "http.request") == 1);
   }
+}
+
+TEST_CASE("an operation whose start cannot be kept is not counted") {
+  Bridged world;
+  { Op<Request> known{{"/"}}; }
+  std::atomic<int> reported{0};
+  set_error_handler([&](const ListenerError&) { ++reported; });  // Catch2 answers a crash here by an exception: it has no memory
+  std::thread([&] {
+    Op<Query> around{{}};  // has the block that the thread keeps
+    const weir::testing::LittleMemory none(0);
+    Op<Request> request{{"/"}};
+    request.emit(Failure{"no"});
+  }).join();
+  set_error_handler(nullptr);
+  CHECK(reported == 0);
+  const Payload payload = world.telemetry.take();
+  CHECK(count(payload, "http.request") == 1);
+  CHECK(errors(payload, "http.request") == 0);
+  CHECK(count(payload, "Query") == 1);
 }
 
 TEST_CASE("what threads run adds up exactly, and so do failures that several of them emit on one operation") {

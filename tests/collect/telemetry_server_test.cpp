@@ -366,13 +366,15 @@ TEST_CASE("a body of the largest size is taken, and a byte more is not") {
   CHECK(http_exchange(serving.address(), head + chunks(sized(100'001))).status == 413);
 }
 
-TEST_CASE("an answer that is longer than a socket holds arrives whole") {
+TEST_CASE("an answer that is longer than a socket holds arrives whole, whatever else is sent meanwhile") {
   Serving serving;
   const std::string text(3'000'000, 'x');
   REQUIRE(serving.post({{"text", text}}).status == 200);
   HttpClient client(serving.address());
   REQUIRE(client.send("GET /v1/instances/" + id + " HTTP/1.1\r\nHost: " + serving.address() + "\r\n\r\n"));
-  const HttpReply reply = parse_reply(client.rest());
+  const std::string begun = client.until("HTTP/1.1 200 OK\r\n");
+  REQUIRE(client.send("GET / HTTP/1.1\r\n\r\n"));
+  const HttpReply reply = parse_reply(begun + client.rest());
   CHECK(reply.json()["last_update"]["data"]["text"] == text);
 }
 
@@ -410,6 +412,35 @@ TEST_CASE("half bodies beyond the room for them leave, the oldest first") {
   CHECK(halves.front()->rest().empty());
   CHECK(eventually([&] { return serving.stats().dropped >= 6; }));
   CHECK(serving.post({{"n", 1}}).status == 200);
+}
+
+TEST_CASE("a body for which there is no room is answered 503") {
+  TelemetryServerOptions options;
+  options.max_buffered = 100'000;
+  Serving serving("0", options);
+  const HttpReply reply = serving.post({{"text", std::string(200'000, 'x')}});
+  CHECK(reply.status == 503);
+  CHECK(reply.header("retry-after") == "5");
+  check_form(reply);
+  CHECK(serving.stats().dropped == 1);
+  CHECK(serving.post({{"n", 1}}).status == 200);
+}
+
+TEST_CASE("answers that nobody reads leave when there is no room, the oldest first") {
+  TelemetryServerOptions options;
+  options.max_buffered = 10u << 20;
+  options.answer_time = 1h;
+  Serving serving("0", options);
+  REQUIRE(serving.post({{"text", std::string(4'000'000, 'x')}}).status == 200);
+  std::vector<std::unique_ptr<HttpClient>> deaf;
+  for (int i = 0; i < 8; ++i) {
+    deaf.push_back(std::make_unique<HttpClient>(serving.address()));
+    const int small = 4096;
+    ::setsockopt(deaf.back()->fd(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    REQUIRE(deaf.back()->send("GET /v1/instances/" + id + " HTTP/1.1\r\nHost: " + serving.address() + "\r\n\r\n"));
+  }
+  CHECK(eventually([&] { return serving.stats().dropped > 0; }));
+  CHECK(http_get(serving.address(), "/").status == 200);
 }
 
 TEST_CASE("who sends too slowly is told, and who says nothing is left") {

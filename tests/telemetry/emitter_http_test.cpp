@@ -1,5 +1,6 @@
 // Emitter and HttpTransport together, against a server that does what a script says: what is sent, how often, what becomes of
 // what was not taken, and that stop() returns whatever the server is about.
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <memory>

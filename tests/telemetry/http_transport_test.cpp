@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -33,6 +35,7 @@
 
 using namespace weir;
 using namespace std::chrono_literals;
+using weir::testing::Channel;
 using weir::testing::Connection;
 using weir::testing::eventually;
 using weir::testing::FaultServer;
@@ -48,7 +51,17 @@ struct Names {
 };
 std::shared_ptr<Names> names = std::make_shared<Names>();
 
+/// Set when this thread begins to wait for longer than libcurl does at first, with timers of its own.
+thread_local Signal* long_wait = nullptr;
+
 }  // namespace
+
+extern "C" int poll(pollfd* entries, nfds_t count, int timeout) {
+  using Function = int (*)(pollfd*, nfds_t, int);
+  static const auto next = reinterpret_cast<Function>(::dlsym(RTLD_NEXT, "poll"));
+  if (long_wait != nullptr && timeout > 500) long_wait->set();
+  return next(entries, count, timeout);
+}
 
 extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo* hints, addrinfo** result) {
   const std::string_view name = node == nullptr ? "" : node;
@@ -707,6 +720,27 @@ TEST_CASE("A stop ends a try in each of its phases") {
   }
 }
 
+TEST_CASE("A stop wakes a try that waits, which libcurl alone would do a second later") {
+  constexpr int rounds = 4;
+  FaultServer server{[](Connection& c) { c.wait_until_closed(); }};
+  std::chrono::nanoseconds taken{0};
+  for (int i = 0; i < rounds; ++i) {
+    Signal waiting;
+    StopSource stop;
+    HttpTransport transport{server.url()};
+    std::future<Delivery> sent = std::async(std::launch::async, [&] {
+      long_wait = &waiting;
+      return transport.send(update(), stop.token());
+    });
+    CHECK(waiting.wait());
+    const auto began = std::chrono::steady_clock::now();
+    stop.request_stop();
+    CHECK(is(sent.get(), std::errc::operation_canceled));
+    taken += std::chrono::steady_clock::now() - began;
+  }
+  CHECK(taken < rounds * 500ms);  // five times what is promised
+}
+
 TEST_CASE("After a stop the next try begins anew") {
   Signal reached;
   FaultServer server{{[&](Connection& c) {
@@ -1095,6 +1129,27 @@ TEST_CASE("Over TLS, too, half an answer is none, and a stop ends the wait") {
   CHECK(send(transport).outcome == Outcome::unknown);
   CHECK(send(transport).outcome == Outcome::unknown);
   CHECK(stopped_when(transport, [&] { return reached.wait(); }).outcome == Outcome::unknown);
+}
+
+TEST_CASE("Over TLS, too, what an idle connection took with it may have arrived, even if the next one fails") {
+  const ScratchDir dir;
+  const Certificate certificate;
+  certificate.write(dir / "ca.pem");
+  auto options = tls_with(certificate);
+  const auto with_tls = options.channel;
+  std::atomic<int> channels = 0;
+  options.channel = [&channels, with_tls](int fd) { return channels++ == 0 ? with_tls(fd) : std::make_unique<Channel>(fd); };
+  FaultServer server{options,
+                     {[](Connection& c) {
+                        c.request();
+                        c.answer(200, "{}");
+                        c.request();
+                      },
+                      [](Connection&) {}}};
+  HttpTransport transport{server.url(), {.ca_file = dir / "ca.pem"}};
+  CHECK(send(transport).outcome == Outcome::answered);
+  CHECK(send(transport).outcome == Outcome::unknown);
+  CHECK(server.connections() == 2);
 }
 
 TEST_CASE("Over TLS, too, a server that closes in the middle of the update leaves the program alive") {

@@ -373,6 +373,30 @@ TEST_CASE("the child of a fork does not keep the spool from others") {
   ::close(gate[0]);
   ::close(gate[1]);
 }
+
+TEST_CASE("the child of a fork does not keep the spool of a parent that died without a word") {
+  Rig rig;
+  std::array<int, 2> gate{};
+  REQUIRE(::pipe(gate.data()) == 0);
+  const Child parent = in_a_child([&] {
+    EmitterOptions options = rig.options();
+    options.pacer = nullptr;
+    Emitter emitter{rig.telemetry, InMemoryTransport(), options};
+    if (!emitter.start()) return 1;
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::close(2);  // whose end our caller waits for
+      ::close(gate[1]);
+      char nothing;
+      ::_exit(static_cast<int>(::read(gate[0], &nothing, 1)));
+    }
+    ::_exit(child > 0 ? 0 : 2);
+  });
+  CHECK(parent.code() == 0);
+  rig.start();
+  ::close(gate[0]);
+  ::close(gate[1]);
+}
 #endif
 
 TEST_CASE("a directory that cannot be a spool is an error that says why") {

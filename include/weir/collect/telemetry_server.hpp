@@ -27,8 +27,8 @@ namespace weir::inline v0 {
 
 struct TelemetryServerOptions {
   std::size_t max_body = 4u << 20;                 ///< bytes of one update, also decompressed
-  std::size_t max_connections = 256;               ///< beyond it the unfinished request leaves that has taken longest so far
-  std::size_t max_buffered = 64u << 20;            ///< bytes of all unfinished requests; beyond it the same
+  std::size_t max_connections = 256;               ///< beyond it the one leaves that has sent its request, or read its answer, for longest
+  std::size_t max_buffered = 64u << 20;            ///< bytes of all requests and answers; beyond it the same, or 503
   std::size_t threads = 2;                         ///< that answer whole requests
   std::chrono::milliseconds request_time{10'000};  ///< for sending a request, from the connection on
   std::chrono::milliseconds answer_time{10'000};   ///< for reading the answer
@@ -42,7 +42,7 @@ struct TelemetryServerStats {
   std::uint64_t refused_hosts = 0;     ///< requests under a foreign name, or for a foreign page: answered 403
   std::uint64_t refused_requests = 0;  ///< too large, or no HTTP that we know
   std::uint64_t timed_out = 0;         ///< requests and answers that took too long
-  std::uint64_t dropped = 0;           ///< unfinished requests that made room for others
+  std::uint64_t dropped = 0;           ///< unfinished requests and answers that made room for others
   std::uint64_t listener_pauses = 0;   ///< times that nobody was let in: out of descriptors
   std::size_t open_connections = 0;
   /// One line of JSON: the store's counters, and the others in an object "http".
