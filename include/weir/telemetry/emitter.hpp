@@ -31,6 +31,7 @@
 #include "weir/core/logger.hpp"
 #include "weir/core/result.hpp"
 #include "weir/core/stop.hpp"
+#include "weir/telemetry/payload.hpp"
 #include "weir/telemetry/telemetry.hpp"
 #include "weir/telemetry/transport.hpp"
 
