@@ -12,8 +12,6 @@
 #include <optional>
 #include <utility>
 
-#include "net/fd.hpp"
-
 namespace weir::inline v0::detail {
 
 /// All open files, for the child of a fork: a descriptor that it kept would keep the lock after the parent's end.
@@ -36,12 +34,18 @@ struct AuditFiles {
 
 namespace {
 
-using net::uninterrupted;
-
 constinit AuditFiles files{};
 
 constexpr std::string_view line_begin = R"({"time":")";
 constexpr std::size_t sector = 512;  // a disk writes no less
+
+template <class Call>
+auto uninterrupted(Call call) {
+  for (;;) {
+    const auto result = call();
+    if (result >= 0 || errno != EINTR) return result;
+  }
+}
 
 bool is_file(const struct stat& status, dev_t device, ino_t inode) { return status.st_dev == device && status.st_ino == inode; }
 
