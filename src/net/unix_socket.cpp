@@ -333,13 +333,15 @@ void UnixListener::close() noexcept {
   lock_.reset();  // last: who gets the lock finds the path free
 }
 
-Result<Fd> connect_unix(const std::string& path) {
+Result<Fd> connect_unix(const std::string& path, std::atomic<int>* opened) {
   const std::string doing = "cannot connect to " + quoted(path);
   const Result<sockaddr_un> address = address_of(path, doing);
   if (!address) return address.error();
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return system_error(errno, doing);
+  if (opened != nullptr) opened->store(fd.get(), std::memory_order_relaxed);
   if (uninterrupted([&] { return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), length_of(path)); }) != 0) {
+    if (opened != nullptr) opened->store(-1, std::memory_order_relaxed);
     const std::string_view advice = errno == ENOENT || errno == ECONNREFUSED ? "Nothing listens there" : "";
     return system_error(errno, doing, advice);
   }

@@ -14,6 +14,7 @@
 // Descriptors are close-on-exec and non-blocking, interrupted calls are repeated, no call raises SIGPIPE.
 
 #include <sys/types.h>
+#include <atomic>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -111,7 +112,8 @@ class UnixListener {
 
 /// A connected, non-blocking descriptor. Errors: as connect(2): connection_refused (stale), no_such_file_or_directory,
 /// resource_unavailable_try_again (the backlog is full: it lives, try later), filename_too_long, permission_denied.
-Result<Fd> connect_unix(const std::string& path);
+/// `opened`: holds the descriptor as soon as there is one, for the child of a fork to close; -1 again when connecting failed.
+Result<Fd> connect_unix(const std::string& path, std::atomic<int>* opened = nullptr);
 
 /// The effective uid at the other end of a connected socket: for who connected, that of the listener when it began to listen.
 Result<uid_t> peer_uid(const Fd& fd);

@@ -91,6 +91,8 @@ class Pump {
   TracerStats stats() const noexcept;
   /// In the child of a fork: closes what was inherited. Nothing else may be used any more.
   void close_inherited() noexcept {
+    if (const int connecting = connecting_.load(std::memory_order_relaxed); connecting >= 0 && connecting != socket_.get())
+      ::close(connecting);
     socket_.reset();
     wake_.reset();
   }
@@ -140,7 +142,8 @@ class Pump {
   detail::Batch batch_;
   AtRisk at_risk_;
   net::Fd socket_;
-  bool blocked_ = false;  // the collector takes no more at the moment
+  std::atomic<int> connecting_{-1};  // what is to become socket_: the collector may know of it already
+  bool blocked_ = false;             // the collector takes no more at the moment
   bool replies_ended_ = false;
   SteadyTime last_progress_{}, last_attempt_{}, connected_at_{}, last_look_for_open_{};
   std::optional<SteadyTime> last_complaint_, last_refusal_;  // when it was said
@@ -320,13 +323,15 @@ bool Pump::connect_if_due(bool waiting, bool urgent) {
   if (last_attempt_ != SteadyTime{} && now - last_attempt_ < pause) return false;
   const bool first = last_attempt_ == SteadyTime{};
   last_attempt_ = now;
-  Result<net::Fd> connected = net::connect_unix(config_.path);
+  Result<net::Fd> connected = net::connect_unix(config_.path, &connecting_);
   if (!connected || !trusted(*connected, now)) {
+    connecting_.store(-1, std::memory_order_relaxed);
     const auto jitter = milliseconds{detail::split_mix(random_) % 50};
     backoff_ = first ? milliseconds{100} + jitter : std::min(milliseconds{500}, backoff_ * 2 + jitter);
     return true;
   }
   socket_ = std::move(connected).value();
+  connecting_.store(-1, std::memory_order_relaxed);
   int buffer = 0;
   socklen_t size = sizeof buffer;
   if (::getsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &buffer, &size) == 0 && buffer > 0)
