@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "support/sanitizers.hpp"
+
 #if defined(WEIR_TESTS_SANITIZED)
 namespace weir::testing {
 
@@ -14,7 +16,7 @@ inline pthread_mutex_t allocation = PTHREAD_MUTEX_INITIALIZER;
 inline bool is_child = false;
 
 /// The constructor makes sure that these handlers are the first to be registered, and so the last to be called before a fork.
-[[gnu::constructor(101)]] inline void hold_allocation_during_fork() {
+[[gnu::constructor(101), gnu::used]] inline void hold_allocation_during_fork() {
   pthread_atfork([] { pthread_mutex_lock(&allocation); }, [] { pthread_mutex_unlock(&allocation); },
                  [] {
                    is_child = true;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/sanitizers.hpp"
 #include "weir/telemetry/payload.hpp"
 #include "weir/telemetry/telemetry.hpp"
 
