@@ -1069,14 +1069,14 @@ TEST_CASE("A certificate of another name, or of the past, is not trusted even if
   for (const Certificate& certificate :
        {Certificate("DNS:telemetry.example.com"), Certificate("IP:127.0.0.2"), Certificate("IP:127.0.0.1", -1)}) {
     certificate.write(dir / "ca.pem");
-    std::string request;
-    FaultServer server{tls_with(certificate), {[&](Connection& c) { request = c.request(); }}};
+    std::atomic<std::size_t> received{0};  // bytes of a request
+    FaultServer server{tls_with(certificate), {[&](Connection& c) { received = c.request().size(); }}};
     HttpTransport transport{server.url(), {.ca_file = dir / "ca.pem"}};
     const Delivery delivery = send(transport);
     INFO(delivery.error.message);
     CHECK(delivery.outcome == Outcome::not_sent);
     CHECK(is(delivery, std::errc::permission_denied));
-    CHECK(request.empty());
+    CHECK(received == 0);
   }
 }
 
