@@ -288,7 +288,9 @@ void TableBuffer::merge_value(const std::string& key, const TelemetryData& data,
     if (auto* const items = here(*list); items != nullptr && items->size() > newer)
       std::rotate(items->begin(), items->begin() + static_cast<std::ptrdiff_t>(newer), items->end());
   } else if (const auto* const set = std::get_if<TelemetrySet>(&data)) {
-    for (const auto& [item, count] : *set) {
+    for (const auto& each : *set) {
+      const TelemetryValue& item = each.first;
+      const std::uint64_t count = each.second;
       if (count == 0) continue;
       const auto known = [&]() -> std::uint64_t* {
         TelemetrySet* const items = here(*set);
