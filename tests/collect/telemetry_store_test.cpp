@@ -87,6 +87,7 @@ using Numbers = std::vector<TelemetryNumber>;
 using Texts = std::vector<std::string>;
 TelemetryNumber whole(std::int64_t number) { return number; }
 
+#if WEIR_HAVE_SQLITE3
 /// Everything that a store says, for comparing.
 std::string told(const TelemetryStore& store) {
   std::string text = store.stats().to_json() + "\n";
@@ -107,6 +108,7 @@ std::string told(const TelemetryStore& store) {
   }
   return text;
 }
+#endif
 
 }  // namespace
 
