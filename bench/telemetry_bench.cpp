@@ -9,6 +9,7 @@
 
 #include "support/bench.hpp"
 #include "telemetry_peers.hpp"
+#include "weir/telemetry/payload.hpp"
 #include "weir/telemetry/telemetry.hpp"
 
 namespace {

@@ -768,11 +768,12 @@ TEST_CASE("what is merged back adds up while others count") {
                    }),
                    options);
   rig.start();
+  const auto enough = [&] { return tries >= enough_tries && rig.emitter().stats().merged_back > 0; };
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t)
     threads.emplace_back([&] {
       const Counter counter = rig.telemetry.counter("m");
-      for (int i = 0; i < 1000 || tries < enough_tries; ++i) {
+      for (int i = 0; i < 1000 || !enough(); ++i) {
         rig.telemetry.increment("n");
         counter.increment();
         counted += 2;
