@@ -478,7 +478,7 @@ void Emitter::State::Loop::delivered(const std::shared_ptr<Parcel>& parcel, Resp
   if (response.stop) end(response.error.empty() ? "it asked to stop" : "it asked to stop: " + detail::shortened(response.error));
 }
 
-/// After its last try, for now.
+/// After its last try of this cycle.
 void Emitter::State::Loop::settle(const std::shared_ptr<Parcel>& parcel, bool taken) noexcept {
   Payload back;
   {
