@@ -308,9 +308,10 @@ TEST_CASE("keys that change their kind all the time lose nothing: a call is stor
     std::mt19937 random(static_cast<unsigned>(writer));
     for (int i = 0; i < updates; ++i) {
       const std::string key(1 + random() % 3, 'k');
-      switch (random() % 4) {
+      switch (random() % 8) {
         case 0: telemetry.append(key, 1); break;
         case 1: telemetry.append_unique(key, 1); break;
+        case 2: telemetry.histogram(key).record(1.0); break;
         default: telemetry.increment(key); break;
       }
     }
@@ -318,6 +319,7 @@ TEST_CASE("keys that change their kind all the time lose nothing: a call is stor
   taker.finish();
   for (int i = 0; i < 3; ++i) totals.add(telemetry.take());
   std::int64_t stored = totals.counted();
+  for (const auto& [key, data] : totals.histograms) stored += static_cast<std::int64_t>(data.count());
   for (const auto& [key, list] : totals.lists) stored += static_cast<std::int64_t>(list.size());
   for (const auto& [key, set] : totals.sets)
     for (const auto& [value, times] : set) stored += static_cast<std::int64_t>(times);
@@ -325,22 +327,24 @@ TEST_CASE("keys that change their kind all the time lose nothing: a call is stor
   CHECK(totals.doubles == 0);
 }
 
-TEST_CASE("the last value of a gauge is in a payload") {
+TEST_CASE("the last value of a gauge is in a payload, though it is set in the very moment of one") {
+  constexpr int gauges = 200;
   const Telemetry telemetry = buffer();
-  const Gauge gauge = telemetry.gauge("gauge");
-  for (int round = 0; round < 300 * scale; ++round) {
+  std::vector<Gauge> all;
+  for (int i = 0; i < gauges; ++i) all.push_back(telemetry.gauge(std::to_string(i)));
+  for (int round = 1; round <= 100 * scale; ++round) {
+    for (const Gauge& gauge : all) gauge.set(-round);
     std::atomic<bool> go{false};
     std::thread setter([&] {
-      while (!go) {}
-      gauge.set(round);
+      while (!go) std::this_thread::yield();
+      for (const Gauge& gauge : all) gauge.set(round);
     });
     Totals totals;
     go = true;
-    totals.add(telemetry.take());
+    for (int i = 0; i < 3; ++i) totals.add(telemetry.take());
     setter.join();
     totals.add(telemetry.take());
-    REQUIRE(totals.gauges.contains("gauge"));
-    REQUIRE(totals.gauges["gauge"] == round);
+    for (int i = 0; i < gauges; ++i) REQUIRE(totals.gauges.at(std::to_string(i)) == round);
   }
 }
 

@@ -9,7 +9,10 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,6 +27,51 @@ using namespace weir::testing;
 
 namespace {
 
+/// Whether the thread is where handlers may not allocate, as other code may not, either.
+thread_local volatile bool allocating = false;
+/// Whether each allocation is a signal.
+thread_local volatile bool raises = false;
+
+void* allocate(std::size_t size, std::size_t alignment) noexcept {
+  if (raises && !allocating) std::raise(SIGPROF);
+  const bool before = allocating;
+  allocating = true;
+  void* const memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  allocating = before;
+  return memory;
+}
+void release(void* memory) noexcept {
+  if (raises && !allocating) std::raise(SIGPROF);
+  const bool before = allocating;
+  allocating = true;
+  std::free(memory);
+  allocating = before;
+}
+
+}  // namespace
+
+// Not inlined: GCC would see malloc on one side and operator delete on the other.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  if (void* const memory = allocate(size, alignof(std::max_align_t))) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  if (void* const memory = allocate(size, static_cast<std::size_t>(alignment))) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate(size, alignof(std::max_align_t)); }
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate(size, static_cast<std::size_t>(alignment));
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { release(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { release(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
+[[gnu::noinline]] void operator delete(void* memory, const std::nothrow_t&) noexcept { release(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t, const std::nothrow_t&) noexcept { release(memory); }
+
+namespace {
+
 /// Kills the test when it hangs.
 class HangGuard {
  public:
@@ -33,13 +81,14 @@ class HangGuard {
 
 constexpr int handler_keys = 16;
 
-/// What the handler uses. All of it is warm: elsewhere counting may allocate, which handlers may not.
+/// What the handler uses. All of it is warm: the first use of something allocates, which handlers may not do everywhere.
 struct Handled {
   explicit Handled(const Telemetry& t) : telemetry(t) {
     for (int i = 0; i < handler_keys; ++i) {
       keys.push_back("handled:" + std::to_string(i));
       kept.push_back(t.counter(keys.back()));  // so that the keys stay
     }
+    for (int i = 0; i < 5'000; ++i) large.push_back(t.counter("large:" + std::to_string(i)));
   }
   void warm() const {
     counter.add(0);
@@ -52,11 +101,11 @@ struct Handled {
   const Counter counter = telemetry.counter("counter");
   const Histogram latency = telemetry.histogram("latency");
   std::vector<std::string> keys{};
-  std::vector<Counter> kept{};
+  std::vector<Counter> kept{}, large{};
 };
 
 std::atomic<const Handled*> handled{nullptr};
-std::atomic<std::int64_t> signals{0};
+std::atomic<std::int64_t> signals{0}, cold{0};
 
 void count(int) {
   const int saved = errno;
@@ -65,6 +114,12 @@ void count(int) {
   use->counter.increment();
   use->latency.record(1.0);
   use->telemetry.increment(use->keys[static_cast<std::size_t>(number % handler_keys)]);
+  if (!allocating) {
+    // What is not warm.
+    const std::int64_t other = cold.fetch_add(1, std::memory_order_relaxed);
+    use->telemetry.increment("cold:" + std::to_string(other % 1'000));
+    use->large[static_cast<std::size_t>(other) % use->large.size()].increment();
+  }
   errno = saved;
 }
 
@@ -118,9 +173,31 @@ class Storm {
   struct sigaction previous_ {};
 };
 
+/// Makes each allocation and each release of the thread a signal that count() handles.
+class Raising {
+ public:
+  explicit Raising(const Handled& use) {
+    handled = &use;
+    use.warm();
+    struct sigaction action {};
+    action.sa_handler = count;
+    sigaction(SIGPROF, &action, &previous_);
+    raises = true;
+  }
+  ~Raising() {
+    raises = false;
+    sigaction(SIGPROF, &previous_, nullptr);
+  }
+  Raising(const Raising&) = delete;
+  Raising& operator=(const Raising&) = delete;
+
+ private:
+  struct sigaction previous_ {};
+};
+
 /// What payloads held of what handlers made, added up.
 struct Totals {
-  std::int64_t counter = 0, keys = 0, others = 0;
+  std::int64_t counter = 0, keys = 0, others = 0, cold_keys = 0, large = 0;
   std::uint64_t recorded = 0;
 
   void add(const Payload& payload) {
@@ -131,6 +208,10 @@ struct Totals {
         recorded += std::get<TelemetryHistogram>(item.data).data.count();
       else if (item.key.starts_with("handled:"))
         keys += std::get<TelemetryCounter>(item.data);
+      else if (item.key.starts_with("cold:"))
+        cold_keys += std::get<TelemetryCounter>(item.data);
+      else if (item.key.starts_with("large:"))
+        large += std::get<TelemetryCounter>(item.data);
       else if (item.key.starts_with("key:"))
         others += std::get<TelemetryCounter>(item.data);
     }
@@ -144,7 +225,7 @@ TEST_CASE("handlers count while their thread does everything") {
   const Telemetry telemetry = buffer({.logger = &silence()});
   const Handled use(telemetry);
   Totals totals;
-  signals = 0;
+  signals = cold = 0;
   std::int64_t keys = 0, used = 0;
   {
     const Storm storm(use);
@@ -187,7 +268,8 @@ TEST_CASE("handlers count while their thread does everything") {
   CHECK(totals.others == keys);
   // A handler that interrupts the buffer is refused what needs its lock.
   CHECK(totals.recorded == static_cast<std::uint64_t>(signals + used + 1));
-  CHECK(totals.keys + dropped == signals);
+  CHECK(totals.large == cold);
+  CHECK(totals.keys + totals.cold_keys + dropped == signals + cold);
 }
 
 TEST_CASE("handlers count while the cells of their thread grow") {
@@ -199,7 +281,7 @@ TEST_CASE("handlers count while the cells of their thread grow") {
   std::vector<Histogram> histograms;
   for (int i = 0; i < 2'000; ++i) histograms.push_back(telemetry.histogram("histogram:" + std::to_string(i)));
   Totals totals;
-  signals = 0;
+  signals = cold = 0;
   constexpr int rounds = 200;
   for (int round = 0; round < rounds; ++round) {
     std::thread([&] {
@@ -214,7 +296,8 @@ TEST_CASE("handlers count while the cells of their thread grow") {
   CHECK(signals > 0);
   CHECK(totals.counter == signals);
   CHECK(totals.recorded == static_cast<std::uint64_t>(signals + rounds));
-  CHECK(totals.keys + static_cast<std::int64_t>(telemetry.stats().dropped_items) == signals);
+  CHECK(totals.large == cold);
+  CHECK(totals.keys + totals.cold_keys + static_cast<std::int64_t>(telemetry.stats().dropped_items) == signals + cold);
 }
 
 TEST_CASE("handlers count while another thread takes payloads and keys come and go") {
@@ -222,7 +305,7 @@ TEST_CASE("handlers count while another thread takes payloads and keys come and 
   const Telemetry telemetry = buffer();
   const Handled use(telemetry);
   Totals totals;
-  signals = 0;
+  signals = cold = 0;
   std::atomic<bool> stop{false};
   std::thread taker([&] {
     while (!stop) totals.add(telemetry.take());
@@ -237,7 +320,71 @@ TEST_CASE("handlers count while another thread takes payloads and keys come and 
   for (int i = 0; i < 3; ++i) totals.add(telemetry.take());
   CHECK(totals.others == updates);
   CHECK(totals.counter == signals);
-  CHECK(totals.keys + static_cast<std::int64_t>(telemetry.stats().dropped_items) == signals);
+  CHECK(totals.large == cold);
+  CHECK(totals.keys + totals.cold_keys + static_cast<std::int64_t>(telemetry.stats().dropped_items) == signals + cold);
+}
+
+TEST_CASE("handlers count wherever the buffer allocates") {
+  const HangGuard guard;
+  const Telemetry telemetry = buffer({.logger = &silence()});
+  const Handled use(telemetry);
+  Totals totals;
+  signals = cold = 0;
+  std::int64_t keys = 0;
+  for (int round = 0; round < 20; ++round) {
+    // On a thread that has nothing yet.
+    std::thread([&] {
+      const Raising raising(use);
+      for (int i = 0; i < 20; ++i) {
+        telemetry.increment("key:" + std::to_string(round) + ":" + std::to_string(i));
+        ++keys;
+        telemetry.append("list", std::string(100, 'x'));
+        telemetry.append_unique("set", std::string(100, 'x') + std::to_string(i));
+        telemetry.set_nested("nested", std::string(100, 'x'), i);
+        telemetry.set("value" + std::to_string(i), std::string(100, 'x'));
+        telemetry.counter("made:" + std::to_string(i)).increment();
+        telemetry.histogram("short:" + std::to_string(i)).record(i * 1000.0);
+        Response response;
+        response.disable_keys = {"other", "a key that is longer than strings are by themselves"};
+        telemetry.apply(response);
+        const std::uint64_t number =
+            telemetry.at_emit([text = std::string(100, 'x')](const Telemetry& inner) { inner.set("collected", text); });
+        Payload payload = telemetry.take();
+        if (i % 3 == 0)
+          telemetry.merge_back(std::move(payload));
+        else
+          totals.add(payload);
+        telemetry.remove_at_emit(number);
+      }
+    }).join();
+  }
+  for (int i = 0; i < 3; ++i) totals.add(telemetry.take());
+  const auto dropped = static_cast<std::int64_t>(telemetry.stats().dropped_items);
+  CHECK(signals > 1'000);
+  CHECK(totals.counter == signals);
+  CHECK(totals.others == keys);
+  CHECK(totals.large == cold);
+  // A handler that comes while its thread records may find no row of its own.
+  CHECK(totals.recorded == static_cast<std::uint64_t>(signals + 20));
+  CHECK(totals.keys + totals.cold_keys + dropped == signals + cold);
+}
+
+TEST_CASE("handlers count while their thread adds up") {
+  const HangGuard guard;
+  const Telemetry telemetry = buffer();
+  const Handled use(telemetry);
+  std::vector<Counter> counters;
+  for (int i = 0; i < 30'000; ++i) counters.push_back(telemetry.counter("many:" + std::to_string(i)));
+  Totals totals;
+  signals = cold = 0;
+  {
+    const Storm storm(use);
+    for (int i = 0; i < 50 || signals < 500; ++i) totals.add(telemetry.take());
+  }
+  for (int i = 0; i < 3; ++i) totals.add(telemetry.take());
+  CHECK(totals.counter == signals);
+  CHECK(totals.large == cold);
+  CHECK(totals.keys + totals.cold_keys + static_cast<std::int64_t>(telemetry.stats().dropped_items) == signals + cold);
 }
 
 #endif
