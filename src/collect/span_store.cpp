@@ -192,7 +192,9 @@ struct SpanStore::Impl {
 
   void advance(TimePoint to) {
     now = std::max(now, to);
-    if (now < due_) return;
+    if (now >= due_) do_what_is_due();
+  }
+  [[gnu::noinline]] void do_what_is_due() {
     while (settling_.front != nullptr && settling_.front->last + options.settle <= now) complete(*settling_.front);
     while (pending_.front != nullptr && pending_.front->arrived + options.trace_ttl <= now) give_up(*pending_.front);
     while (open_.front != nullptr && open_.front->first + options.trace_ttl <= now) complete(*open_.front);
@@ -422,11 +424,15 @@ struct SpanStore::Impl {
 
   // ── Traces ──
 
-  KeptTrace* find_trace(const TraceRef& id) {
+  KeptTrace* find_trace(const TraceRef& id) const {
     if (last_ != nullptr && is(*last_, id)) return last_;
     return traces_.find(hash_of(id), [&](const KeptTrace& trace) { return is(trace, id); });
   }
   KeptTrace& trace_of(const TraceRef& id, std::uint32_t service, Timestamp time) {
+    if (last_ != nullptr && is(*last_, id)) return *last_;
+    return other_trace_of(id, service, time);
+  }
+  [[gnu::noinline]] KeptTrace& other_trace_of(const TraceRef& id, std::uint32_t service, Timestamp time) {
     if (KeptTrace* const known = find_trace(id)) return *(last_ = known);
     traces_.reserve_one();
     Chunk* const chunk = arena_.take();
@@ -478,15 +484,19 @@ struct SpanStore::Impl {
 
   /// Puts the trace last among those that wait for quiet, if it does.
   void update_settling(KeptTrace& trace) noexcept {
-    if (trace.settling && settling_.back == &trace && (trace.extra == nullptr || trace.extra->open_roots == 0)) return;
+    const bool settles = trace.root_ended && !trace.completed && (trace.extra == nullptr || trace.extra->open_roots == 0);
+    if (settles == trace.settling && (!settles || settling_.back == &trace)) return;
     stop_settling(trace);
-    trace.settling = !trace.completed && trace.root_ended && (trace.extra == nullptr || trace.extra->open_roots == 0);
-    if (!trace.settling) return;
+    trace.settling = settles;
+    if (!settles) return;
     settling_.push_back(trace);
     be_due(now + options.settle);
   }
   void stop_settling(KeptTrace& trace) noexcept {
     if (!trace.settling) return;
+    if (const KeptTrace* const next = trace.settles_after; &trace == settling_.front && next != nullptr) {
+      ChunkArena::prefetch(next->settles_after);  // it comes after the next, which was fetched so
+    }
     trace.settling = false;
     settling_.erase(trace);
   }
@@ -525,10 +535,18 @@ struct SpanStore::Impl {
   /// Hands on what the trace still has, and forgets it.
   void evict(KeptTrace& trace) {
     ++stats.evicted_traces;
+    if (const KeptTrace* const next = trace.next; next != nullptr) {  // traces leave in order, and their memory is cold
+      ChunkArena::prefetch(next->next);
+      traces_.prefetch(hash_of_trace(next->id_high, next->id_low));
+      if (next->head != nullptr) ChunkArena::prefetch_link(next->head);
+    }
     give_up_pending(trace);
     erase(trace);
   }
   void enforce_bounds() {
+    if (pending_.size > options.max_pending || completed_.size > options.max_traces || bytes() > options.max_bytes) reduce();
+  }
+  [[gnu::noinline]] void reduce() {
     while (pending_.size > options.max_pending) {
       ++stats.given_up_early;
       give_up(*pending_.front);
@@ -574,7 +592,9 @@ struct SpanStore::Impl {
   // ── Halves ──
 
   Half* find_half(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
-    if (halves_of(trace) == 0) return nullptr;
+    return halves_of(trace) == 0 ? nullptr : find_half_of_some(trace, id, hash);
+  }
+  [[gnu::noinline]] Half* find_half_of_some(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
     return halves_.find(in_trace(trace, hash), [&](const Half& half) {
       if (half.trace != &trace || half.hash != hash) return false;
       ChainReader at(chunk_at(&half), sizeof(Half));
@@ -786,15 +806,15 @@ struct SpanStore::Impl {
     } else {
       store(trace, hash, id_of(span), parent_of(span), record);
     }
-    if (on_span && is_wanted(span_wanted)) {
-      const std::string trace_id = id_of(trace);
-      SpanParts parts;
-      RecordContext context = before;
-      const std::byte* body = record.data();
-      while ((static_cast<unsigned>(*body++) & 0x80) != 0) {}
-      read_record(body, context, parts);
-      hand_on(trace_id, to_span(parts, trace_id));
-    }
+    if (on_span) hand_on_record(trace, record.data(), before);
+  }
+  [[gnu::noinline]] void hand_on_record(const KeptTrace& trace, const std::byte* record, RecordContext before) {
+    if (!is_wanted(span_wanted)) return;
+    while ((static_cast<unsigned>(*record++) & 0x80) != 0) {}  // its size
+    const std::string trace_id = id_of(trace);
+    SpanParts parts;
+    read_record(record, before, parts);
+    hand_on(trace_id, to_span(parts, trace_id));
   }
   void append(KeptTrace& trace, std::uint64_t hash, const SpanParts& span) {
     store(trace, hash, span.id, span.parent, writer_.write(span, recent_of(trace).context));
@@ -828,7 +848,7 @@ struct SpanStore::Impl {
     }
     std::memcpy(trace.tail->bytes + trace.tail_used, record.data(), record.size());
     trace.tail_used = static_cast<std::uint8_t>(trace.tail_used + record.size());
-    trace.seen |= bit_of(hash);
+    trace.seen |= bits_of(hash);
     ++trace.stored;
     if (trace.stored >= indexed_from) add_to_index(trace, hash, chunk, offset);
   }
@@ -838,8 +858,9 @@ struct SpanStore::Impl {
   }
   /// All chunks at once, so that a record is there whole or not at all.
   void make_room(KeptTrace& trace, std::size_t bytes) {
-    const std::size_t count = chunks_to_add(trace, bytes);
-    if (count == 0) return;
+    if (const std::size_t count = chunks_to_add(trace, bytes); count > 0) add_chunks(trace, count);
+  }
+  void add_chunks(KeptTrace& trace, std::size_t count) {
     Chunk* const first = arena_.take();
     try {
       Chunk* last = first;
@@ -859,10 +880,14 @@ struct SpanStore::Impl {
     }
     trace.chunks += static_cast<std::uint32_t>(count);
   }
-  static std::uint64_t bit_of(std::uint64_t hash) noexcept { return std::uint64_t{1} << (hash >> 58); }
+  static std::uint64_t bits_of(std::uint64_t hash) noexcept {
+    return std::uint64_t{1} << (hash >> 58) | std::uint64_t{1} << (hash >> 52 & 63);
+  }
 
   bool contains(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
-    if ((trace.seen & bit_of(hash)) == 0) return false;
+    return (~trace.seen & bits_of(hash)) == 0 && has(trace, id, hash);
+  }
+  [[gnu::noinline]] bool has(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
     if (trace.extra != nullptr && trace.extra->index != nullptr) return index_has(*trace.extra, id, hash);
     ChainReader at(trace.head, 0);
     for (std::uint32_t left = trace.stored; left > 0; --left) {
@@ -961,12 +986,14 @@ struct SpanStore::Impl {
     if (id.form != IdRef::Form::hex || parent.form == IdRef::Form::text || trace.stored >= tidy_at_most) {
       trace.tidy = false;
     } else {
-      std::uint64_t* const own = std::find(recent_.awaited, end, id.value);
+      std::uint64_t* own = recent_.awaited;
+      while (own != end && *own != id.value) ++own;
       const bool waited = own != end;
       if (waited) *own = recent_.awaited[--recent_.count];
       if (parent.form == IdRef::Form::none) return;
-      std::uint64_t* const last = recent_.awaited + recent_.count;
-      if (std::find(recent_.awaited, last, parent.value) != last) return;
+      for (unsigned i = 0; i < recent_.count; ++i) {
+        if (recent_.awaited[i] == parent.value) return;
+      }
       if (contains(trace, parent, hash_of(parent))) {
         trace.tidy = !waited;
       } else if (recent_.count < std::size(recent_.awaited)) {
