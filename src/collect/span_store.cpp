@@ -151,6 +151,13 @@ struct SpanStore::Impl {
     const auto entry = trace->second->spans.find(span.span_id.hex());
     return entry == trace->second->spans.end() ? nullptr : &entry->second->state;
   }
+  /// If it waits for its end.
+  void give_up(const PackedSpan& span) {
+    const auto trace = traces_.find(span.trace_id.hex());
+    if (trace == traces_.end()) return;
+    const auto entry = trace->second->spans.find(span.span_id.hex());
+    if (entry != trace->second->spans.end() && entry->second->state == State::started) give_up(*entry->second);
+  }
   Event start_of(const PackedSpan& span) const {
     return Event::span_start(span.span_id.hex(), span.trace_id.hex(), span.parent_id.valid() ? span.parent_id.hex() : "", texts[span.name],
                              span.kind, span.start_time);
@@ -542,6 +549,11 @@ void SpanStore::apply_open(const PackedSpan& span, std::uint32_t service, TimePo
   advance(now);
   const State* const known = impl_->state_of(span);
   if (known == nullptr || *known == State::ended) impl_->apply(impl_->start_of(span), impl_->texts[service]);
+}
+
+void SpanStore::apply_unfinished(const PackedSpan& span, std::uint32_t service, TimePoint now) {
+  apply_open(span, service, now);
+  impl_->give_up(span);
 }
 
 void SpanStore::apply(Event event, std::string_view service, TimePoint now) {
