@@ -63,7 +63,8 @@ Result<void> NativeSource::take_line(std::string_view name, const nlohmann::json
   }
   // ["names",bytes], ["records",bytes]: followed by as many bytes
   const std::optional<std::uint64_t> bytes = number_at(line, 1);
-  if ((name != "names" && name != "records") || !bytes || *bytes == 0 || *bytes > max_raw) return useless("a native line that is not understood");
+  if ((name != "names" && name != "records") || !bytes || *bytes == 0 || *bytes > max_raw)
+    return useless("a native line that is not understood");
   raw_kind_ = name == "names" ? Raw::names : Raw::records;
   raw_left_ = *bytes;
   raw_.clear();

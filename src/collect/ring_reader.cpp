@@ -76,7 +76,8 @@ Result<SharedMemory> SharedMemory::adopt(net::Fd fd) {
   constexpr int needed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
   if (seals < 0 || (seals & needed) != needed) {
-    return Error{std::make_error_code(std::errc::invalid_argument), "a descriptor whose memory is not sealed against shrinking and growing"};
+    return Error{std::make_error_code(std::errc::invalid_argument),
+                 "a descriptor whose memory is not sealed against shrinking and growing"};
   }
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0 || status.st_size <= 0) {
@@ -98,13 +99,16 @@ RingReader::RingReader(Mapping page, Mapping data) noexcept : page_(std::move(pa
 
 Result<RingReader> RingReader::open(const SharedMemory& memory, std::size_t slot, std::size_t capacity) {
   const auto refuse = [](const char* why) { return Error{std::make_error_code(std::errc::invalid_argument), why}; };
-  if (!std::has_single_bit(capacity) || capacity < min_capacity || capacity > max_capacity) return refuse("a ring of an impossible capacity");
+  if (!std::has_single_bit(capacity) || capacity < min_capacity || capacity > max_capacity)
+    return refuse("a ring of an impossible capacity");
   const std::size_t slot_bytes = sizeof(RingPage) + capacity;
   if (slot >= memory.size() / slot_bytes) return refuse("a ring outside its memory");
-  RingReader reader(memory.map(slot * slot_bytes, sizeof(RingPage), true), memory.map(slot * slot_bytes + sizeof(RingPage), capacity, false));
+  RingReader reader(memory.map(slot * slot_bytes, sizeof(RingPage), true),
+                    memory.map(slot * slot_bytes + sizeof(RingPage), capacity, false));
   if (!reader.page_ || !reader.data_) return system_error(errno, "cannot map a ring");
   const RingPage& page = reader.page();
-  if (page.magic != ring_magic || page.version != ring_version || page.capacity != capacity) return refuse("memory that holds no ring of version 1");
+  if (page.magic != ring_magic || page.version != ring_version || page.capacity != capacity)
+    return refuse("memory that holds no ring of version 1");
   const Acknowledgement last = acknowledged(page);
   const std::uint64_t head = page.head.load(std::memory_order_acquire);
   // A position that cannot be is a lie of the service, or of its last reader: nothing of that can be used.

@@ -13,7 +13,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t quantum = 64u << 10;  // bytes read from one connection per turn
+constexpr std::size_t quantum = 64u << 10;        // bytes read from one connection per turn
 constexpr std::size_t ring_quantum = 256u << 10;  // bytes read from one ring per turn
 constexpr milliseconds open_interval{500};        // between two looks for spans that stay open
 constexpr std::size_t max_passed = 8;             // descriptors of one connection that no line has claimed yet

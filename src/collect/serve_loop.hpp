@@ -91,8 +91,8 @@ class ServeLoop {
   net::BufferBudget budget_;
   net::Fd epoll_;
   std::unique_ptr<char[]> buffer_;
-  Connections connections_;  // by descriptor
-  std::size_t sharing_ = 0;  // connections with rings
+  Connections connections_;                     // by descriptor
+  std::size_t sharing_ = 0;                     // connections with rings
   std::chrono::microseconds pause_ = no_pause;  // until the rings are looked at again
   TimePoint look_again_ = TimePoint::max(), look_for_open_ = TimePoint::min();
   bool paused_ = false;

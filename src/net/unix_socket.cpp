@@ -411,8 +411,7 @@ ssize_t receive_with_descriptors(int fd, void* data, std::size_t size, std::vect
       Fd one(came);
       try {
         if (passed.size() < max_passed) passed.push_back(std::move(one));
-      } catch (const std::bad_alloc&) {
-      }
+      } catch (const std::bad_alloc&) {}
       if (one) ++refused;  // and is closed
     }
   }

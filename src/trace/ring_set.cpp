@@ -61,8 +61,7 @@ const RingMemory* RingSet::ensure_memory() noexcept {
   try {
     memory_ = std::make_shared<RingMemory>(bounds_.ring_bytes,
                                            std::min({bounds_.max_rings, bounds_.max_total_bytes / slot_bytes, max_file / slot_bytes}));
-  } catch (const std::bad_alloc&) {
-  }
+  } catch (const std::bad_alloc&) {}
   return memory_.get();
 }
 

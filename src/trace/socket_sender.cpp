@@ -160,10 +160,10 @@ class Pump {
   std::optional<bool> answer_;  // the collector speaks the native format; true: and reads memory
   net::BufferBudget reply_budget_{4096, 0};
   std::optional<net::LineSplitter> replies_;
-  std::uint32_t next_name_ = 1;  // to be sent over the socket
-  std::uint64_t unsent_report_ = 0;      // drops that are told in lines of link_
+  std::uint32_t next_name_ = 1;      // to be sent over the socket
+  std::uint64_t unsent_report_ = 0;  // drops that are told in lines of link_
   SteadyTime told_clock_{};
-  bool woken_ = false;                   // a ring is half full
+  bool woken_ = false;  // a ring is half full
   std::uint64_t seen_taken_ = 0;
   net::Fd socket_;
   std::atomic<int> connecting_{-1};  // what is to become socket_: the collector may know of it already
@@ -457,7 +457,8 @@ bool Pump::decide() {
     if (mode_ == Mode::memory) link_.begin(*calibration_, detail::shared_names());
     return true;
   }
-  if (mode_ == Mode::asking && !answer_ && config_.options.wire == Wire::automatic && SteadyClock::now() - connected_at_ >= answer_timeout) {
+  if (mode_ == Mode::asking && !answer_ && config_.options.wire == Wire::automatic &&
+      SteadyClock::now() - connected_at_ >= answer_timeout) {
     mode_ = Mode::lines;
   }
   return mode_ != Mode::asking;

@@ -102,9 +102,9 @@ class Ticker {
 
 /// What turns the ticks of a process into wall time, here or in another one.
 struct TickScale {
-  std::uint64_t ticks = 0;         // at this point
-  std::int64_t wall = 0;           // it was this time: ns since the Unix epoch
-  double nanos_per_tick = 1;       // 1: exactly
+  std::uint64_t ticks = 0;    // at this point
+  std::int64_t wall = 0;      // it was this time: ns since the Unix epoch
+  double nanos_per_tick = 1;  // 1: exactly
 
   /// Times that int64 nanoseconds cannot hold become the nearest that they can.
   Timestamp to_time(std::uint64_t at) const noexcept {

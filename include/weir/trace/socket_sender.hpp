@@ -41,15 +41,15 @@ enum class Wire : std::uint8_t {
 };
 
 struct SocketSenderOptions {
-  std::size_t ring_bytes = 1u << 20;                 ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
-  std::size_t max_rings = 1024;                      ///< threads beyond drop their spans
-  std::size_t max_total_bytes = 256u << 20;          ///< of all rings of the process, whatever their tracer
-  std::chrono::milliseconds flush_interval{5};       ///< between two looks into the rings; up to 50 ms when nothing happens
+  std::size_t ring_bytes = 1u << 20;            ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
+  std::size_t max_rings = 1024;                 ///< threads beyond drop their spans
+  std::size_t max_total_bytes = 256u << 20;     ///< of all rings of the process, whatever their tracer
+  std::chrono::milliseconds flush_interval{5};  ///< between two looks into the rings; up to 50 ms when nothing happens
   /// A collector that accepts nothing for so long is disconnected. Not one that reads the rings: nothing waits for it.
   std::chrono::milliseconds stall_timeout{5000};
   std::chrono::milliseconds send_ahead_after{1000};  ///< open for longer: the start is sent before the end
   Wire wire = Wire::automatic;
-  Logger* logger = nullptr;                          ///< nullptr: stderr_logger()
+  Logger* logger = nullptr;  ///< nullptr: stderr_logger()
   /// Users besides root and our own (effective) one whose collector may have the spans. Any other that listens at the path is
   /// left at once, is told nothing, and is named in the log once a minute; the spans wait in the rings.
   std::vector<uid_t> allow_uids{};
