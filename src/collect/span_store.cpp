@@ -190,6 +190,15 @@ struct SpanStore::Impl {
     enforce_bounds();
   }
 
+  void apply_unfinished(const PackedSpan& span, std::uint32_t service) {
+    apply_open(span, service);
+    KeptTrace* const trace = find_trace(TraceRef{span.trace_id.high, span.trace_id.low, TraceIdForm::hex32, {}});
+    if (trace == nullptr) return;  // there was no room for it
+    const IdRef id = IdRef::of(span.span_id);
+    Half* const half = find_half(*trace, id, hash_of(id));
+    if (half != nullptr && half->state == State::started) give_up(*half);
+  }
+
   void advance(TimePoint to) {
     now = std::max(now, to);
     if (now >= due_) do_what_is_due();
@@ -1132,6 +1141,11 @@ void SpanStore::apply(const PackedSpan& span, std::uint32_t service, TimePoint n
 void SpanStore::apply_open(const PackedSpan& span, std::uint32_t service, TimePoint now) {
   impl_->advance(now);
   impl_->apply_open(span, service);
+}
+
+void SpanStore::apply_unfinished(const PackedSpan& span, std::uint32_t service, TimePoint now) {
+  impl_->advance(now);
+  impl_->apply_unfinished(span, service);
 }
 
 void SpanStore::apply(Event event, std::string_view service, TimePoint now) {
