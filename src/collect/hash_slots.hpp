@@ -54,16 +54,18 @@ class HashSlots {
   /// Soon the value with this hash is erased.
   void prefetch(std::uint64_t hash) const noexcept { __builtin_prefetch(slots() + (hash & mask_), 1); }
 
+  /// Bytes of a table that is a quarter full, which it is or more, for each value.
+  static constexpr std::size_t cost = 4 * (2 * sizeof(std::uint64_t) + 1);
   /// Not less than what is on the heap, and in proportion to what is in the table, which itself grows by leaps.
-  std::size_t bytes() const noexcept { return size_ * most_per_value; }
+  std::size_t bytes() const noexcept { return size_ * cost; }
 
  private:
   struct Slot {
     std::uint64_t hash = 0;
     T* value = nullptr;
   };
+  static_assert(sizeof(Slot) == 2 * sizeof(std::uint64_t));
   static constexpr std::size_t few = 16;
-  static constexpr std::size_t most_per_value = 4 * (sizeof(Slot) + 1);  // a table is a quarter full, or more
 
   Slot* slots() noexcept { return many_ != nullptr ? many_.get() : few_; }
   const Slot* slots() const noexcept { return many_ != nullptr ? many_.get() : few_; }

@@ -484,7 +484,9 @@ struct SpanStore::Impl {
   static std::size_t index_bytes(const KeptTrace& trace) noexcept {
     return trace.extra != nullptr && trace.extra->index != nullptr ? (trace.extra->index_mask + std::size_t{1}) * sizeof(std::uint64_t) : 0;
   }
-  static std::size_t bytes_of(const KeptTrace& trace) noexcept { return trace.chunks * ChunkArena::cost + index_bytes(trace); }
+  static std::size_t bytes_of(const KeptTrace& trace) noexcept {
+    return trace.chunks * ChunkArena::cost + index_bytes(trace) + (1 + halves_of(trace)) * HashSlots<KeptTrace>::cost;
+  }
   void touch(KeptTrace& trace, Timestamp time) noexcept {
     trace.latest = std::max(trace.latest, time);
     if (!trace.completed) trace.last = now;
