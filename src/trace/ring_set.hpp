@@ -61,6 +61,7 @@ class RingSet {
   };
   struct Totals {
     std::uint64_t written = 0, taken = 0, dropped_full = 0, dropped_too_large = 0, truncated = 0;  // spans; attributes
+    std::uint64_t left = 0;  // of those written and not taken, what another process may still read
   };
   static constexpr std::size_t max_idle = 16;  // rings without a thread that keep their memory
 
@@ -73,7 +74,8 @@ class RingSet {
   ThreadRing* open() noexcept;
   /// open() gives out no more.
   void close() noexcept;
-  Totals totals() const noexcept;
+  /// `shared`: so many rings are read by another process.
+  Totals totals(std::size_t shared = 0) const noexcept;
 
   /// The rings there are.
   const std::vector<ReaderRing*>& refresh() noexcept;
