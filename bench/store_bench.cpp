@@ -93,18 +93,17 @@ void event(benchmark::State& state) {
     end = weir::Event::span_end(span.span_id.hex(), span.trace_id.hex(), span.end_time,
                                 {{"user", "user-00000000"}, {"order", "order-000000"}, {"rows", "17"}});
   };
-  constexpr int burst = 1000;
-  std::vector<weir::Event> events(burst);
-  while (state.KeepRunningBatch(burst)) {
-    state.PauseTiming();
-    for (int i = 0; i < burst; i += 2) {
+  std::vector<weir::Event> events(1000);  // as many as measure_bursts() takes at once
+  const auto make_events = [&] {
+    for (std::size_t i = 0; i < events.size(); i += 2) {
       make(spans.next());
-      events[static_cast<std::size_t>(i)] = start;
-      events[static_cast<std::size_t>(i) + 1] = end;
+      events[i] = start;
+      events[i + 1] = end;
     }
-    state.ResumeTiming();
-    for (weir::Event& each : events) store.apply(std::move(each), "checkout", now += per_span);
-  }
+  };
+  make_events();
+  bench::measure_bursts(
+      state, [&](std::uint64_t i) { store.apply(std::move(events[i % events.size()]), "checkout", now += per_span); }, make_events);
 }
 
 void make_span(benchmark::State& state) {

@@ -3,8 +3,8 @@
 // no rule. A trace, what few traces have beside it, and each half span are a chunk and what is chained to it; the records of a
 // trace's complete spans are another chain.
 //
-// That an id is new, the usual answer, is told by two bits of its hash in the trace. Where they are set already, a trace of few
-// spans is looked through, and one of many has an index: so neither a span of its own nor a million together cost much.
+// That an id is new, the usual answer, is told by two bits of its hash in the trace. Where they are set already, a trace of few and
+// short spans is looked through, and any other has an index: so neither a span of its own nor a million together cost much.
 
 #include <cstdint>
 #include <cstring>
@@ -145,7 +145,7 @@ class TraceMemory {
     trace.tail_used = static_cast<std::uint8_t>(trace.tail_used + record.size());
     trace.seen |= bits_of(hash);
     ++trace.stored;
-    if (trace.stored >= indexed_from) add_to_index(trace, hash, chunk, offset);
+    if (wants_index(trace)) add_to_index(trace, hash, chunk, offset);
   }
   /// Calls each(record after its size, its chunk, its offset there), in the order in which they came.
   template <class F>
@@ -161,11 +161,15 @@ class TraceMemory {
   }
 
  private:
-  static constexpr std::uint32_t indexed_from = 32;  // records of a trace; before, they are looked through
+  // A trace of fewer records and chunks is looked through.
+  static constexpr std::uint32_t indexed_from = 32, indexed_from_chunks = 128;
 
   static Chunk* chunk_at(void* object) noexcept { return static_cast<Chunk*>(object); }
   static const Chunk* chunk_at(const void* object) noexcept { return static_cast<const Chunk*>(object); }
   static std::size_t chunks_for(std::size_t bytes) noexcept { return (bytes + ChunkArena::chunk_bytes - 1) / ChunkArena::chunk_bytes; }
+  static bool wants_index(const KeptTrace& trace) noexcept {
+    return trace.stored >= indexed_from || trace.chunks >= indexed_from_chunks || index_bytes(trace) > 0;
+  }
   static std::uint64_t in_trace(const KeptTrace& trace, std::uint64_t hash) noexcept {
     std::uint64_t state = reinterpret_cast<std::uintptr_t>(&trace) ^ hash;
     return split_mix(state);

@@ -263,6 +263,23 @@ TEST_CASE("spans of every length are kept as they are") {
   for (const Span& span : bench.spans) REQUIRE(kept.at(span.id) == span);
 }
 
+TEST_CASE("a trace of few long spans knows them, too, when halves come and go between") {
+  Bench bench;
+  const std::string text(60'000, 'x');
+  for (std::uint64_t id = 1; id <= 20; ++id) {
+    bench.open(bench.span(100 + id, 1, 1, 0).set("k", text));
+    bench.apply(bench.span(id, 100, 1, 2).set("k", id % 3 == 0 ? text : "v"));
+    bench.apply(bench.span(100 + id, 1, 1, 3));
+  }
+  CHECK(bench.spans.size() == 40);
+  for (std::uint64_t id = 1; id <= 20; ++id) {
+    bench.apply(bench.span(id, 100, 1, 2));
+    bench.apply(bench.span(100 + id, 1, 1, 3));
+  }
+  CHECK(bench.spans.size() == 40);
+  CHECK(bench.store.stats().duplicates == 40);
+}
+
 TEST_CASE("ids of any form are kept apart and as they came") {
   Bench bench;
   const std::string ids[] = {"0000000000000001",
