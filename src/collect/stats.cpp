@@ -51,6 +51,7 @@ std::string CollectorStats::to_json() const {
   spans.add("evicted_traces", store.evicted_traces);
   spans.add("dropped_attributes", store.dropped_attributes);
   spans.add("cut_attributes", store.cut_attributes);
+  spans.add("overflowed_texts", store.overflowed_texts);
   spans.add("failed_callbacks", store.failed_callbacks);
   spans.add("pending", store.pending);
   spans.add("open_traces", store.open_traces);
