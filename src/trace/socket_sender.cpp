@@ -125,6 +125,7 @@ class Pump {
   bool pump();
   bool decide();
   void leave() noexcept;
+  void forget_sent() noexcept;
   bool share();
   bool send_batch();
   void add_reports();
@@ -516,13 +517,18 @@ bool Pump::send_batch() {
   return true;
 }
 
+/// What was not accepted is sent again.
+void Pump::forget_sent() noexcept {
+  batch_.rewind(rings_.refresh());
+  link_.end();
+  reported_drops_ -= std::exchange(unsent_report_, 0);
+}
+
 void Pump::disconnect(std::string_view reason) noexcept {
   if (!socket_) return;
   const SteadyTime now = SteadyClock::now();
   socket_.reset();
-  batch_.rewind(rings_.refresh());
-  link_.end();
-  reported_drops_ -= std::exchange(unsent_report_, 0);
+  forget_sent();
   unacknowledged_.fetch_add(at_risk_.spans(), std::memory_order_relaxed);
   at_risk_.clear();
   blocked_ = false;
@@ -577,8 +583,14 @@ void Pump::read_replies() {
     if (replies_->next(data, line) != net::LineSplitter::Got::line) continue;
     const auto reply = nlohmann::json::parse(line, nullptr, false);
     if (!reply.is_array() || reply.size() < 3 || reply[0] != "weir" || reply[1] != 1 || !reply[2].is_object()) continue;
-    if (reply[2].value("native", nlohmann::json()) != 1 || mode_ == Mode::memory || mode_ == Mode::records) continue;
-    answer_ = reply[2].value("memory", nlohmann::json()) == true;
+    if (reply[2].value("native", nlohmann::json()) != 1) continue;
+    const bool memory = reply[2].value("memory", nlohmann::json()) == true;
+    if (mode_ == Mode::asking || mode_ == Mode::lines) {
+      answer_ = memory;
+    } else if (mode_ == Mode::memory && !memory) {  // it cannot read the rings, and has let go of them
+      mode_ = Mode::records;
+      forget_sent();
+    }
   }
 }
 
