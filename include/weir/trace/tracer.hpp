@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "weir/trace/detail/attach.hpp"
+#include "weir/trace/sampler.hpp"
 #include "weir/trace/scoped_span.hpp"
 #include "weir/trace/sender.hpp"
 
@@ -31,6 +32,7 @@ struct TracerOptions {
   std::size_t max_attribute_bytes = 4096;        ///< per string; longer ones are cut. All of a span together: 256 KiB
   std::chrono::milliseconds stop_timeout{1000};  ///< how long the destructor, or exit(), may wait for spans to be delivered
   const Clock* clock = nullptr;                  ///< for tests; nullptr: the machine's
+  Sampler sampler{};                             ///< which traces are recorded
 };
 
 /// Thread-safety: shared: safe, but for construction and destruction. Nothing throws once it is constructed.
@@ -49,15 +51,28 @@ class Tracer {
 
   /// A child of the ambient context, current until it ends.
   [[nodiscard]] ScopedSpan enter(Name name, SpanKind kind = SpanKind::function) noexcept { return ScopedSpan(*this, name, kind); }
+  /// The same with attributes, which samplers see, too.
+  [[nodiscard]] ScopedSpan enter(Name name, SpanKind kind, Attributes attributes) noexcept {
+    return ScopedSpan(*this, name, kind, attributes);
+  }
   /// A child of `parent`; the ambient context stays as it is, and the span may end on another thread.
   [[nodiscard]] ScopedSpan enter(const Context& parent, Name name, SpanKind kind = SpanKind::function) noexcept {
     return ScopedSpan(*this, parent, name, kind);
   }
+  [[nodiscard]] ScopedSpan enter(const Context& parent, Name name, SpanKind kind, Attributes attributes) noexcept {
+    return ScopedSpan(*this, parent, name, kind, attributes);
+  }
+
+  /// From now on, for traces that begin. A tracer that is off stays off.
+  void set_sampler(Sampler sampler) noexcept { detail::process().set_sampler(entry_, std::move(sampler)); }
+  Sampler sampler() const noexcept { return detail::process().sampler(entry_); }
 
   TracerStats stats() const noexcept;
   /// Delivers what ended before the call. Returns early when that is done.
   FlushResult flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept {
-    return off() ? FlushResult{} : completed(entry_.sender->flush(std::chrono::steady_clock::now() + timeout));
+    if (off()) return {};
+    const detail::Undisturbed undisturbed;
+    return completed(entry_.sender->flush(std::chrono::steady_clock::now() + timeout));
   }
   /// Takes no more spans and delivers what there is; what the timeout leaves is dropped and counted. Idempotent.
   FlushResult stop(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept;
@@ -65,7 +80,10 @@ class Tracer {
  private:
   friend class ScopedSpan;
 
-  bool off() const noexcept { return entry_.id == detail::Process::off_id; }
+  bool off() const noexcept { return entry_.active_id.load(std::memory_order_relaxed) == detail::Process::off_id; }
+  bool declines(std::uint8_t flags) const noexcept;
+  bool samples(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
+  bool asks_sampler(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
   detail::ThreadRing* attach() noexcept;
   FlushResult completed(FlushResult result) const noexcept {
     result.dropped = stats().dropped();
@@ -81,6 +99,8 @@ inline Tracer::Tracer(std::shared_ptr<Sender> sender, TracerOptions options) {
   entry_.ticker = detail::Ticker(options.clock);
   entry_.limits.count = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attributes, 255));
   entry_.limits.bytes = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attribute_bytes, detail::max_record_bytes));
+  entry_.sampling.store(options.sampler.word(), std::memory_order_relaxed);
+  entry_.sampler = std::move(options.sampler);
   entry_.sender->start({{std::move(options.service_name)}, options.clock, &entry_.dropped_no_ring});
   detail::process().add(entry_);
 }
@@ -93,6 +113,7 @@ inline Tracer::~Tracer() {
 
 inline FlushResult Tracer::stop(std::chrono::milliseconds timeout) noexcept {
   if (off()) return {};
+  const detail::Undisturbed undisturbed;
   const Sender::Deadline deadline = std::chrono::steady_clock::now() + timeout;
   detail::Process::refuse_spans(entry_);
   return completed(entry_.sender->stop(deadline));
@@ -100,16 +121,49 @@ inline FlushResult Tracer::stop(std::chrono::milliseconds timeout) noexcept {
 
 inline TracerStats Tracer::stats() const noexcept {
   if (off()) return {};
+  const detail::Undisturbed undisturbed;
   TracerStats stats = entry_.sender->stats();
+  const std::uint64_t reentrant = entry_.dropped_reentrant.load(std::memory_order_relaxed);
   const std::uint64_t no_ring = entry_.dropped_no_ring.load(std::memory_order_relaxed);
   const std::uint64_t stopped = entry_.dropped_stopped.load(std::memory_order_relaxed);
-  stats.emitted += no_ring + stopped;
+  stats.emitted += no_ring + stopped + reentrant;
+  stats.dropped_reentrant += reentrant;
   stats.dropped_no_ring += no_ring;
   stats.dropped_stopped += stopped;
   return stats;
 }
 
+/// Whether it was decided before, here or by the caller, that nothing under a context with these flags is recorded.
+inline bool Tracer::declines(std::uint8_t flags) const noexcept {
+  return (flags & (detail::flag_sampled | detail::flag_fresh)) == 0 &&
+         ((flags & detail::flag_remote) == 0 || (entry_.sampling.load(std::memory_order_relaxed) & Sampler::follows_callers) != 0);
+}
+
+/// Whether the trace is recorded of which a first span begins here. `flags`: of the context that it begins under.
+inline bool Tracer::samples(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept {
+  const std::uint64_t word = entry_.sampling.load(std::memory_order_relaxed);
+  const bool called = (flags & detail::flag_remote) != 0;
+  bool sampled = Sampler::below(trace, word);
+  if ((word & Sampler::asks) != 0 || called) {
+    if (called && (word & Sampler::follows_callers) != 0) return (flags & detail::flag_sampled) != 0;
+    if ((word & Sampler::asks) != 0) sampled = asks_sampler(trace, flags, name, attributes);
+  }
+  if (!sampled) detail::thread_state.ring->count_not_sampled();
+  return sampled;
+}
+
+[[gnu::noinline]] inline bool Tracer::asks_sampler(TraceId trace, std::uint8_t flags, const Name& name,
+                                                   const Attributes* attributes) noexcept {
+  return detail::process()
+      .sampler_of(*detail::thread_state.ring, entry_)
+      .samples({trace, (flags & detail::flag_remote) != 0, (flags & detail::flag_sampled) != 0, name.view(), attributes, &entry_.ticker});
+}
+
 [[gnu::noinline, gnu::cold]] inline detail::ThreadRing* Tracer::attach() noexcept {
+  if (detail::thread_state.tracer_id == detail::SpanSection::busy_id) {
+    entry_.dropped_reentrant.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
+  }
   if (entry_.stopped.load(std::memory_order_relaxed)) {
     entry_.dropped_stopped.fetch_add(1, std::memory_order_relaxed);
     return nullptr;

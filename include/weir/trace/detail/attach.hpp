@@ -19,11 +19,13 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "weir/core/clock.hpp"
 #include "weir/core/context.hpp"
 #include "weir/trace/detail/name_table.hpp"
 #include "weir/trace/detail/thread_ring.hpp"
+#include "weir/trace/sampler.hpp"
 #include "weir/trace/sender.hpp"
 
 namespace weir::inline v0::detail {
@@ -38,9 +40,23 @@ class ForkListener {
   ~ForkListener() = default;
 };
 
+/// What may wait or lock, on a thread of the program's: see SpanSection; and nobody cancels the thread on the way, where
+/// nothing may be thrown. Thread-safety: of one thread.
+class Undisturbed {
+ public:
+  Undisturbed() noexcept { ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state_); }
+  ~Undisturbed() { ::pthread_setcancelstate(cancel_state_, nullptr); }
+  SpanSection section{thread_state};
+
+ private:
+  int cancel_state_ = 0;
+};
+
 /// A living tracer, as the threads of the process find it.
 struct TracerEntry {
   std::atomic<std::uint64_t> active_id{0};  // what each span reads first: `id`, Process::off_id or Process::stopped_id
+  std::atomic<std::uint64_t> sampling{Sampler::word_of_default};  // Sampler::word of `sampler`
+  std::atomic<std::uint64_t> sampler_version{0};
   std::uint64_t id = 0;
   std::shared_ptr<Sender> sender;
   std::chrono::milliseconds stop_timeout{};
@@ -48,7 +64,8 @@ struct TracerEntry {
   AttributeLimits limits;
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
-  std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0};
+  std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0}, dropped_reentrant{0};
+  Sampler sampler;               // guarded by the process's mutex
   std::uint64_t generation = 0;  // guarded by the process's mutex: of the process that made it or last opened a ring
   bool stopped_at_exit = false;  // guarded by the process's mutex
   TracerEntry *previous = nullptr, *next = nullptr;
@@ -60,6 +77,7 @@ class Process {
   static constexpr std::uint64_t off_id = 0, stopped_id = UINT64_MAX;  ///< no tracer's
 
   void add(TracerEntry& entry) noexcept {
+    const Undisturbed undisturbed;
     prepare();
     std::lock_guard lock(mutex_);
     entry.id = ++last_id_;
@@ -76,11 +94,13 @@ class Process {
   }
   /// When it returns, no thread is in the entry's sender any more through the entry, and none gets there.
   void remove(TracerEntry& entry) noexcept {
+    const Undisturbed undisturbed;
     std::lock_guard lock(mutex_);
     (entry.previous != nullptr ? entry.previous->next : tracers_) = entry.next;
     if (entry.next != nullptr) entry.next->previous = entry.previous;
   }
   void add(ForkListener& listener) noexcept {
+    const Undisturbed undisturbed;
     prepare();
     std::lock_guard lock(mutex_);
     listener.next_listener = listeners_;
@@ -88,9 +108,32 @@ class Process {
     listeners_ = &listener;
   }
   void remove(ForkListener& listener) noexcept {
+    const Undisturbed undisturbed;
     std::lock_guard lock(mutex_);
     (listener.previous_listener != nullptr ? listener.previous_listener->next_listener : listeners_) = listener.next_listener;
     if (listener.next_listener != nullptr) listener.next_listener->previous_listener = listener.previous_listener;
+  }
+  void set_sampler(TracerEntry& entry, Sampler sampler) noexcept {
+    const Undisturbed undisturbed;  // the old one goes after the mutex
+    std::lock_guard lock(mutex_);
+    std::swap(entry.sampler, sampler);
+    entry.sampler_version.fetch_add(1, std::memory_order_relaxed);
+    entry.sampling.store(entry.sampler.word(), std::memory_order_relaxed);
+  }
+  Sampler sampler(const TracerEntry& entry) noexcept {
+    const Undisturbed undisturbed;
+    std::lock_guard lock(mutex_);
+    return entry.sampler;
+  }
+  /// The tracer's sampler, as the thread of the ring knows it, brought up to date. Requires: a SpanSection.
+  const Sampler& sampler_of(ThreadRing& ring, const TracerEntry& entry) noexcept {
+    if (ring.sampler_version != entry.sampler_version.load(std::memory_order_relaxed)) {
+      Sampler old;  // goes after the mutex
+      std::lock_guard lock(mutex_);
+      old = std::exchange(ring.sampler, entry.sampler);
+      ring.sampler_version = entry.sampler_version.load(std::memory_order_relaxed);
+    }
+    return ring.sampler;
   }
   /// How often this process is the child of a fork.
   std::uint64_t generation() const noexcept { return generation_.load(std::memory_order_relaxed); }
@@ -99,6 +142,8 @@ class Process {
   static ThreadRing* attached(std::uint64_t tracer_id) noexcept;
   /// The same, with a new ring if it has none. nullptr: the span is dropped, and counted if the tracer lives.
   ThreadRing* attach(std::uint64_t tracer_id) noexcept;
+  /// Counts a span of the tracer that ended in a signal handler at the wrong time; `ring`: where it has a slot, if it has one.
+  static void drop_reentrant(ThreadRing* ring, std::uint64_t tracer_id) noexcept;
 
  private:
   void prepare() noexcept;  // once: key, fork and exit handlers
@@ -149,6 +194,7 @@ inline void Process::prepare() noexcept {
             entry->refusals.store(0, std::memory_order_relaxed);
             entry->dropped_no_ring.store(0, std::memory_order_relaxed);
             entry->dropped_stopped.store(0, std::memory_order_relaxed);
+            entry->dropped_reentrant.store(0, std::memory_order_relaxed);
           }
           for (ForkListener* listener = self.listeners_; listener != nullptr; listener = listener->next_listener) listener->in_child();
           name_table().forget_shared();
@@ -160,15 +206,16 @@ inline void Process::prepare() noexcept {
 
 inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
   ThreadState& thread = thread_state;
+  SpanSection section(thread);
   for (ThreadRing** link = &thread.rings; *link != nullptr;) {
     ThreadRing* ring = *link;
     if (ring->tracer_id() == tracer_id) {
       thread.ring = ring;
-      thread.tracer_id = tracer_id;
+      section.tracer_id = tracer_id;
       return ring;
     }
     if (ring->orphaned()) {  // its tracer is gone
-      if (thread.ring == ring) thread.ring = nullptr, thread.tracer_id = 0;
+      if (thread.ring == ring) thread.ring = nullptr, section.tracer_id = 0;
       *link = ring->next;
       ring->close();
       ring->let_go();
@@ -182,6 +229,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
 [[gnu::noinline, gnu::cold]] inline ThreadRing* Process::attach(std::uint64_t tracer_id) noexcept {
   if (ThreadRing* ring = attached(tracer_id)) return ring;
   ThreadState& thread = thread_state;
+  Undisturbed undisturbed;
   std::lock_guard lock(mutex_);
   TracerEntry* entry = find(tracer_id);
   if (entry == nullptr) return nullptr;
@@ -198,14 +246,23 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
     return nullptr;
   }
   entry->generation = generation();
+  ring->sampler_version = UINT64_MAX;  // none yet
   ring->adopt(tracer_id, entry->ticker, entry->limits, generation(), &Process::wake);
   ring->next = thread.rings;
   thread.rings = thread.ring = ring;
-  thread.tracer_id = tracer_id;
+  undisturbed.section.tracer_id = tracer_id;
   return ring;
 }
 
+[[gnu::noinline, gnu::cold]] inline void Process::drop_reentrant(ThreadRing* ring, std::uint64_t tracer_id) noexcept {
+  if (ring != nullptr) return ring->count_reentrant();
+  std::unique_lock lock(process().mutex_, std::try_to_lock);  // the interrupted thread may hold it
+  if (!lock) return;
+  if (TracerEntry* entry = process().find(tracer_id)) entry->dropped_reentrant.fetch_add(1, std::memory_order_relaxed);
+}
+
 inline void Process::wake(std::uint64_t tracer_id) noexcept {
+  const Undisturbed undisturbed;
   std::unique_lock lock(process().mutex_, std::try_to_lock);
   if (!lock) return;  // somebody's first span; the rings are drained every few milliseconds anyway
   if (TracerEntry* entry = process().find(tracer_id)) entry->sender->wake();
@@ -241,7 +298,8 @@ inline void Process::stop_tracers() noexcept {
 
 inline void Process::end_thread(void*) noexcept {
   ThreadState& thread = thread_state;
-  thread.tracer_id = 0;
+  Undisturbed undisturbed;
+  undisturbed.section.tracer_id = 0;
   thread.ring = nullptr;
   while (thread.rings != nullptr) {
     ThreadRing* ring = thread.rings;
