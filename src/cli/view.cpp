@@ -128,6 +128,9 @@ int view(const ViewSettings& settings) {
       waiting = false;
     });
     client.on_dropped([](std::uint64_t count) { say("reading too slowly: " + std::to_string(count) + " spans were dropped"); });
+    client.on_loss([](std::string_view service, std::uint64_t spans) {
+      say(std::string(service) + " lost " + std::to_string(spans) + (spans == 1 ? " span" : " spans"));
+    });
     const Result<void> ended = client.run(stop.token(), [&](std::string_view, const Span& span) {
       if (settings.json) {
         out.write(to_json(span) + "\n");

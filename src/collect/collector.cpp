@@ -101,6 +101,13 @@ void Collector::on_trace_complete(std::function<void(const Trace&)> callback, st
       std::move(wanted));
 }
 
+void Collector::on_loss(std::function<void(std::string_view service, std::uint64_t spans)> callback) {
+  if (!callback) return void(impl_->core.on_loss = {});
+  impl_->core.on_loss = [core = &impl_->core, callback = std::move(callback)](std::string_view service, std::uint64_t spans) {
+    call(*core, "on_loss", callback, service, spans);
+  };
+}
+
 Result<void> Collector::listen() {
   std::lock_guard lock(impl_->mutex);
   if (impl_->state != Impl::State::idle) {

@@ -63,10 +63,12 @@ std::string excerpt_of(std::string_view line) {
   return text;
 }
 
-Intake::Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const CollectorOptions& options, Logger& logger)
+Intake::Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const LossCallback& on_loss,
+               const CollectorOptions& options, Logger& logger)
     : store_(store),
       stats_(stats),
       held_(held),
+      on_loss_(on_loss),
       logger_(logger),
       native_(options.native),
       shared_memory_(options.shared_memory),
@@ -113,14 +115,7 @@ bool Intake::take_control(std::string_view line, Source& source, TimePoint now) 
     ++stats_.repaired_utf8;
   }
   if (control.size() >= 2 && control[0] == "dropped" && control[1].is_number_unsigned()) {
-    add_up(stats_.reported_drops, control[1].get<std::uint64_t>());
-    if (std::uint64_t suppressed = 0; drops_limiter_.allow(now, suppressed)) {
-      const std::string from = excerpt_of(source.service);
-      const Attribute attributes[] = {
-          {"service", from}, {"spans", control[1].get<std::uint64_t>()}, {"all_services_so_far", stats_.reported_drops}};
-      const Unlocked unlocked(held_);
-      logger_.log(Logger::Level::warning, "a service dropped spans", attributes);
-    }
+    take_drops(control, source, now);
     return true;
   }
   if (control.size() >= 2 && control[0] == "weir" && control[1].is_number_integer()) {
@@ -133,6 +128,33 @@ bool Intake::take_control(std::string_view line, Source& source, TimePoint now) 
     return taken || malformed(taken.error().message);
   }
   return malformed("an unknown control line");
+}
+
+void Intake::take_drops(const nlohmann::json& line, const Source& source, TimePoint now) {
+  const auto spans = line[1].get<std::uint64_t>();
+  add_up(stats_.reported_drops, spans);
+  if (line.size() >= 3 && line[2].is_object()) {
+    const std::pair<const char*, std::uint64_t*> reasons[] = {{"full", &stats_.reported_full},
+                                                              {"too_large", &stats_.reported_too_large},
+                                                              {"no_ring", &stats_.reported_no_ring},
+                                                              {"reentrant", &stats_.reported_reentrant}};
+    for (const auto& [reason, counter] : reasons) {
+      const auto found = line[2].find(reason);
+      if (found != line[2].end() && found->is_number_unsigned()) add_up(*counter, found->get<std::uint64_t>());
+    }
+  }
+  if (on_loss_ && spans != 0) on_loss_(source.service, spans);
+  if (std::uint64_t suppressed = 0; drops_limiter_.allow(now, suppressed)) {
+    const std::string from = excerpt_of(source.service);
+    const Attribute attributes[] = {{"service", from}, {"spans", spans}, {"all_services_so_far", stats_.reported_drops}};
+    const Unlocked unlocked(held_);
+    logger_.log(Logger::Level::warning, "a service dropped spans", attributes);
+  }
+}
+
+void Intake::add_lost(const Source& source, std::uint64_t spans) {
+  add_up(stats_.lost_spans, spans);
+  if (on_loss_ && spans != 0) on_loss_(source.service, spans);
 }
 
 void Intake::take_hello(const nlohmann::json& hello, bool known_version, Source& source) {
@@ -150,7 +172,7 @@ void Intake::take_hello(const nlohmann::json& hello, bool known_version, Source&
   if (pid == hello.end() || !pid->is_number_unsigned() || sequence == hello.end() || !sequence->is_number_unsigned()) return;
   if (start == hello.end() || !start->is_string() || start->get_ref<const std::string&>().size() > max_start_time) return;
   GapTracker::Key key{pid->get<std::uint64_t>(), start->get<std::string>()};
-  add_up(stats_.lost_spans, gaps_.hello(source.place, std::move(key), sequence->get<std::uint64_t>()));
+  add_lost(source, gaps_.hello(source.place, std::move(key), sequence->get<std::uint64_t>()));
 }
 
 void Intake::take_raw(std::string_view& data, Source& source, TimePoint now) {
@@ -180,7 +202,7 @@ void Intake::ended(Source& source, TimePoint now) {
     GapTracker::read_spans(source.place, source.native->read_spans());
     source.native.reset();
   }
-  add_up(stats_.lost_spans, gaps_.ended(source.place));
+  add_lost(source, gaps_.ended(source.place));
 }
 
 void Intake::refuse_too_long(const Source& source, TimePoint now) {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json_fwd.hpp>
@@ -55,9 +56,12 @@ struct Source {
   std::string reply{};                     // to be sent to it
 };
 
+using LossCallback = std::function<void(std::string_view service, std::uint64_t spans)>;
+
 class Intake {
  public:
-  Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const CollectorOptions& options, Logger& logger);
+  Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const LossCallback& on_loss,
+         const CollectorOptions& options, Logger& logger);
 
   /// Takes one line of a connection. False if it was refused.
   bool take(std::string_view line, Source& source, TimePoint now);
@@ -75,11 +79,14 @@ class Intake {
   bool take_event(std::string_view line, const Source& source, TimePoint now);
   bool take_control(std::string_view line, Source& source, TimePoint now);
   void take_hello(const nlohmann::json& hello, bool known_version, Source& source);
+  void take_drops(const nlohmann::json& line, const Source& source, TimePoint now);
+  void add_lost(const Source& source, std::uint64_t spans);
   bool refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, const Source& source, TimePoint now);
 
   SpanStore& store_;
   CollectorStats& stats_;
   std::unique_lock<std::mutex>& held_;  // guards both
+  const LossCallback& on_loss_;
   Logger& logger_;
   LogLimiter limiter_;  // of refused lines
   LogLimiter drops_limiter_;

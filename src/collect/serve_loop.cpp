@@ -49,7 +49,7 @@ ServeLoop::ServeLoop(net::UnixListener& listener, const net::EventFd& wake, Core
       options_(options),
       logger_(logger),
       max_connections_(connection_limit(options.max_connections)),
-      intake_(core.store, core.stats, core.serving, options, logger),
+      intake_(core.store, core.stats, core.serving, core.on_loss, options, logger),
       budget_{options.max_buffered, 0},
       buffer_(std::make_unique<char[]>(quantum)) {}
 

@@ -34,6 +34,7 @@ struct Core {
   std::unique_lock<std::mutex> serving{mutex, std::defer_lock};
   /// "name: what", of the first callback that threw since it was last logged; the serving thread's, too.
   std::string callback_problem;
+  LossCallback on_loss;  // set before serving; lets go of the lock
   SpanStore store;
   CollectorStats stats;
 };

@@ -75,6 +75,10 @@ std::string CollectorStats::to_json() const {
   all.add("refused_descriptors", refused_descriptors);
   all.add("listener_pauses", listener_pauses);
   all.add("reported_drops", reported_drops);
+  all.add("reported_full", reported_full);
+  all.add("reported_too_large", reported_too_large);
+  all.add("reported_no_ring", reported_no_ring);
+  all.add("reported_reentrant", reported_reentrant);
   all.add("lost_spans", lost_spans);
   all.add("open_connections", open_connections);
   return all.finished();

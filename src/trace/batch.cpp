@@ -12,10 +12,9 @@ void Batch::add_line(std::string_view line) {
   text_ += '\n';
 }
 
-void Batch::add_dropped(std::uint64_t n) {
-  add_line("[\"dropped\"," + std::to_string(n) + "]");
-  dropped_end_ = text_.size();
-  dropped_count_ = n;
+void Batch::add_report(std::string_view line) {
+  add_line(line);
+  report_end_ = text_.size();
 }
 
 void Batch::add_open_spans(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration, Timestamp before) {
@@ -109,9 +108,9 @@ Batch::Accepted Batch::accept(std::size_t bytes) noexcept {
     }
     ring->take(position, count);
   }
-  if (dropped_end_ != 0 && dropped_end_ <= sent_) {
-    accepted.reported = dropped_count_;
-    dropped_end_ = 0;
+  if (report_end_ != 0 && report_end_ <= sent_) {
+    accepted.reported = true;
+    report_end_ = 0;
   }
   if (empty()) {
     text_.clear();
@@ -126,7 +125,7 @@ Batch::Accepted Batch::accept(std::size_t bytes) noexcept {
 void Batch::rewind(const std::vector<ReaderRing*>& rings) noexcept {
   text_.clear();
   spans_.clear();
-  sent_ = acknowledged_ = dropped_end_ = 0;
+  sent_ = acknowledged_ = report_end_ = 0;
   sent_ahead_.clear();
   for (ReaderRing* ring : rings) ring->read = ring->tail();
 }

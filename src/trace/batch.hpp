@@ -28,7 +28,7 @@ class Batch {
   struct Accepted {
     std::uint64_t spans = 0;
     std::uint64_t too_large = 0;  // spans left out: a line over max_line_bytes
-    std::uint64_t reported = 0;   // the count of a reported line that went out with it; 0: none
+    bool reported = false;        // the line of add_report() went out with it
   };
 
   bool empty() const noexcept { return sent_ == text_.size() && acknowledged_ == spans_.size(); }
@@ -36,8 +36,8 @@ class Batch {
 
   /// Adds a line (without its newline) that no span stands behind.
   void add_line(std::string_view line);
-  /// Adds ["dropped",n]; accept() returns n when it is out.
-  void add_dropped(std::uint64_t n);
+  /// Adds a line that tells of dropped spans; accept() says when it is out.
+  void add_report(std::string_view line);
   /// Adds the start lines of spans that have been open since before `before`, those it added earlier excepted.
   void add_open_spans(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration, Timestamp before);
   /// Adds spans until there are target_bytes. Requires: empty(), or only lines were added since.
@@ -67,9 +67,8 @@ class Batch {
   std::size_t sent_ = 0;
   std::vector<SpanEnd> spans_;
   std::size_t acknowledged_ = 0;  // of spans_
-  std::size_t dropped_end_ = 0;   // of the ["dropped",n] line; 0: none
-  std::uint64_t dropped_count_ = 0;
-  std::size_t first_ring_ = 0;  // fill() begins with another ring each time
+  std::size_t report_end_ = 0;    // of the line of add_report(); 0: none
+  std::size_t first_ring_ = 0;    // fill() begins with another ring each time
   std::unordered_set<std::uint64_t> sent_ahead_;
 };
 

@@ -52,6 +52,28 @@ struct Config {
   Logger& logger() const { return options.logger != nullptr ? *options.logger : stderr_logger(); }
 };
 
+/// Spans that were dropped, by reason.
+struct Drops {
+  std::uint64_t full = 0, too_large = 0, no_ring = 0, reentrant = 0;
+  friend bool operator==(const Drops&, const Drops&) = default;
+};
+
+/// What was dropped between two moments.
+std::string dropped_line(const Drops& before, const Drops& now) {
+  std::string reasons;
+  std::uint64_t sum = 0;
+  const auto add = [&](const char* name, std::uint64_t from, std::uint64_t to) {
+    if (to == from) return;
+    sum += to - from;
+    reasons += std::string(reasons.empty() ? "\"" : ",\"") + name + "\":" + std::to_string(to - from);
+  };
+  add("full", before.full, now.full);
+  add("too_large", before.too_large, now.too_large);
+  add("no_ring", before.no_ring, now.no_ring);
+  add("reentrant", before.reentrant, now.reentrant);
+  return "[\"dropped\"," + std::to_string(sum) + ",{" + reasons + "}]";
+}
+
 /// Spans that the kernel accepted and that the collector may not have read: those within the last socket buffer.
 class AtRisk {
  public:
@@ -129,13 +151,12 @@ class Pump {
   bool share();
   bool send_batch();
   void add_reports();
-  std::uint64_t unreported_drops() const noexcept { return drops() - reported_drops_; }
   void disconnect(std::string_view reason) noexcept;
   bool delivered_up_to_targets() const;
   void wait(bool more);
   void read_replies();
   std::string hello();
-  std::uint64_t drops() const noexcept;
+  Drops drops() const noexcept;
 
   const Config& config_;
   detail::RingSet rings_;
@@ -162,8 +183,7 @@ class Pump {
   std::optional<bool> answer_;  // the collector speaks the native format; true: and reads memory
   net::BufferBudget reply_budget_{4096, 0};
   std::optional<net::LineSplitter> replies_;
-  std::uint32_t next_name_ = 1;      // to be sent over the socket
-  std::uint64_t unsent_report_ = 0;  // drops that are told in lines of link_
+  std::uint32_t next_name_ = 1;  // to be sent over the socket
   SteadyTime told_clock_{};
   bool woken_ = false;  // a ring is half full
   std::uint64_t seen_taken_ = 0;
@@ -176,8 +196,8 @@ class Pump {
   bool complained_ = false;                                  // "lost" was said, "recovered" was not
   milliseconds backoff_{0};                                  // until the next attempt, while spans wait
   milliseconds interval_{0};                                 // between two rounds
-  std::uint64_t reported_drops_ = 0;
-  std::uint64_t flushing_ticket_ = 0;  // whose targets the rings have
+  Drops reported_, reporting_;                               // told, and in a line that is on its way
+  std::uint64_t flushing_ticket_ = 0;                        // whose targets the rings have
   std::uint64_t random_ = 0;
   bool stopping_ = false, tried_since_stop_ = false;
   Timestamp start_time_{};
@@ -220,10 +240,10 @@ bool Pump::start() noexcept {
   return running_;
 }
 
-std::uint64_t Pump::drops() const noexcept {
+Drops Pump::drops() const noexcept {
   const detail::RingSet::Totals totals = rings_.totals();
   const std::uint64_t unwritten = config_.setup.unwritten != nullptr ? config_.setup.unwritten->load(std::memory_order_relaxed) : 0;
-  return totals.dropped_full + totals.dropped_too_large + totals.dropped_reentrant + too_large_.load(std::memory_order_relaxed) + unwritten;
+  return {totals.dropped_full, totals.dropped_too_large + too_large_.load(std::memory_order_relaxed), unwritten, totals.dropped_reentrant};
 }
 
 TracerStats Pump::stats() const noexcept {
@@ -424,7 +444,8 @@ std::string Pump::hello() {
 
 /// Lines that no finished span stands behind.
 void Pump::add_reports() {
-  if (const std::uint64_t dropped = unreported_drops(); dropped != 0) batch_.add_dropped(dropped);
+  reporting_ = drops();
+  if (reporting_ != reported_) batch_.add_report(dropped_line(reported_, reporting_));
   const SteadyTime now = SteadyClock::now();
   const milliseconds age = config_.options.send_ahead_after;
   if (now - last_look_for_open_ < std::min(age / 4, milliseconds{250})) return;
@@ -481,14 +502,13 @@ bool Pump::decide() {
 /// The collector reads the rings; it only has to be told.
 bool Pump::share() {
   link_.look(rings_, *calibration_, std::exchange(woken_, false) || !delivered_up_to_targets());
-  if (const std::uint64_t dropped = unreported_drops(); dropped != 0) {
-    link_.add("[\"dropped\"," + std::to_string(dropped) + "]\n");
-    reported_drops_ += dropped;
-    unsent_report_ += dropped;
+  if (const Drops now = drops(); now != reporting_) {
+    link_.add(dropped_line(reporting_, now) + "\n");
+    reporting_ = now;
   }
   const int result = link_.send(socket_.get());
   blocked_ = result == -EAGAIN;
-  if (result == 0) unsent_report_ = 0;
+  if (result == 0) reported_ = reporting_;
   if (result != 0 && !blocked_) disconnect(std::system_category().message(-result));
   return false;
 }
@@ -509,7 +529,7 @@ bool Pump::send_batch() {
     }
     const detail::Batch::Accepted accepted = batch_.accept(static_cast<std::size_t>(sent));
     too_large_.fetch_add(accepted.too_large, std::memory_order_relaxed);
-    reported_drops_ += accepted.reported;
+    if (accepted.reported) reported_ = reporting_;
     at_risk_.sent(static_cast<std::uint64_t>(sent), accepted.spans);
     blocked_ = false;
     last_progress_ = SteadyClock::now();
@@ -521,7 +541,7 @@ bool Pump::send_batch() {
 void Pump::forget_sent() noexcept {
   batch_.rewind(rings_.refresh());
   link_.end();
-  reported_drops_ -= std::exchange(unsent_report_, 0);
+  reporting_ = reported_;
 }
 
 void Pump::disconnect(std::string_view reason) noexcept {

@@ -42,11 +42,22 @@ ViewClient::ViewClient(std::string socket_path) : socket_path_(std::move(socket_
 void ViewClient::on_connected(std::function<void()> callback) { on_connected_ = std::move(callback); }
 void ViewClient::on_dropped(std::function<void(std::uint64_t)> callback) { on_dropped_ = std::move(callback); }
 
+void ViewClient::on_loss(std::function<void(std::string_view, std::uint64_t)> callback) { on_loss_ = std::move(callback); }
+
 void ViewClient::take_line(std::string_view line, const std::function<void(std::string_view, const Span&)>& on_span) {
   if (blank(line)) return;
   if (const std::uint64_t count = dropped_count(line); count != 0) {
     dropped_ += count;
     if (on_dropped_) on_dropped_(count);
+    return;
+  }
+  if (line.starts_with("[\"lost\",")) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    const bool good = json.is_array() && json.size() >= 2 && json[1].is_object() &&
+                      json[1].value("service", nlohmann::json()).is_string() &&
+                      json[1].value("spans", nlohmann::json()).is_number_unsigned();
+    if (!good) return void(++skipped_);
+    if (on_loss_) on_loss_(json[1]["service"].get<std::string>(), json[1]["spans"].get<std::uint64_t>());
     return;
   }
   const Result<Span> span = parse_span(line);

@@ -19,6 +19,7 @@
 #include <optional>
 
 #include "net/unix_socket.hpp"
+#include "text/json.hpp"
 
 namespace weir::inline v0 {
 
@@ -158,6 +159,27 @@ struct ViewServer::Impl {
     client.bytes += notice->size();  // over the bound by one short line
     client.queue.insert(client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned), Entry{std::move(notice), client.untold});
     client.untold = 0;
+  }
+
+  /// `line`: none for one that was too long.
+  void queue_for_all(const Line& line) {
+    bool wake = false;
+    {
+      std::lock_guard lock(mutex);
+      if (closed) return;
+      for (Client& client : clients) {
+        ++counters.queued;
+        if (!line || !push(client, line)) {
+          ++counters.dropped;
+          ++client.untold;
+          continue;
+        }
+        ++counters.waiting;
+        drop_oldest(client);
+      }
+      wake = !std::exchange(wake_sent, true);
+    }
+    if (wake) event->wake();
   }
 
   enum class Sent { all, blocked, gone };
@@ -491,24 +513,15 @@ void ViewServer::broadcast(const Span& span) {
     ++impl.counters.broadcast;
     if (impl.clients.empty()) return;
   }
-  const Line line = line_of(span, std::min(max_line, impl.options.max_queued_bytes));
-  bool wake = false;
-  {
-    std::lock_guard lock(impl.mutex);
-    if (impl.closed) return;
-    for (Client& client : impl.clients) {
-      ++impl.counters.queued;
-      if (!line || !push(client, line)) {
-        ++impl.counters.dropped;
-        ++client.untold;
-        continue;
-      }
-      ++impl.counters.waiting;
-      impl.drop_oldest(client);
-    }
-    wake = !std::exchange(impl.wake_sent, true);
-  }
-  if (wake) impl.event->wake();
+  impl.queue_for_all(line_of(span, std::min(max_line, impl.options.max_queued_bytes)));
+}
+
+void ViewServer::broadcast_loss(std::string_view service, std::uint64_t spans) {
+  if (conn_count() == 0) return;
+  std::string line = R"(["lost",{"service":)";
+  detail::append_json_string(line, service);
+  line += ",\"spans\":" + std::to_string(spans) + "}]\n";
+  impl_->queue_for_all(std::make_shared<const std::string>(std::move(line)));
 }
 
 void ViewServer::close() {

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <functional>
 #include <future>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -421,6 +422,32 @@ TEST_CASE("spans that services report as dropped are added up, without overflow"
   service.send_span("b");
   REQUIRE(collector.wait_for_span("b"));
   CHECK(collector->stats().reported_drops == UINT64_MAX);
+}
+
+TEST_CASE("losses are told with the service's name, and counted by the reasons that it gives") {
+  std::mutex mutex;
+  std::map<std::string, std::uint64_t> lost;
+  Running collector;
+  collector->on_loss([&](std::string_view service, std::uint64_t spans) {
+    (void)collector->stats();  // no lock is held
+    std::lock_guard lock(mutex);
+    lost[std::string(service)] += spans;
+  });
+  Client one(collector.path()), other(collector.path());
+  one.send("[\"weir\",1,{\"service\":\"one\"}]\n[\"dropped\",5,{\"full\":3,\"no_ring\":1,\"reentrant\":1}]\n");
+  one.send("[\"dropped\",2,{\"too_large\":2,\"full\":-1,\"other\":{}}]\n[\"dropped\",0,{}]\n");
+  other.send("[\"weir\",1,{\"service\":\"other\"}]\n[\"dropped\",1]\n");
+  one.send_span("a");
+  other.send_span("b");
+  REQUIRE(collector.wait_for_spans(2));
+  const CollectorStats stats = collector->stats();
+  CHECK(stats.reported_drops == 8);
+  CHECK(stats.reported_full == 3);
+  CHECK(stats.reported_too_large == 2);
+  CHECK(stats.reported_no_ring == 1);
+  CHECK(stats.reported_reentrant == 1);
+  std::lock_guard lock(mutex);
+  CHECK(lost == std::map<std::string, std::uint64_t>{{"one", 7}, {"other", 1}});
 }
 
 TEST_CASE("spans that were sent here and never read are counted at the next hello") {

@@ -27,7 +27,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::mutex mutex;
   std::unique_lock held(mutex);
   const CollectorOptions options;
-  Intake intake(store, stats, held, options, silent);
+  std::uint64_t lost = 0;
+  const LossCallback on_loss = [&](std::string_view, std::uint64_t spans) { lost += spans; };
+  Intake intake(store, stats, held, on_loss, options, silent);
   Source source{"fuzz"};
   const auto now = TimePoint{};
   net::BufferBudget budget{1 << 20, 0};

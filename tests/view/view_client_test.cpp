@@ -119,6 +119,31 @@ TEST_CASE("the server's word on dropped lines is passed on") {
   CHECK(received.skipped == 0);
 }
 
+TEST_CASE("what services lost is passed on, whatever they are called") {
+  ScratchDir dir;
+  weir::ViewServer server(dir / "view.sock");
+  REQUIRE(server.listen());
+  StopSource stop;
+  std::thread serving([&] { (void)server.serve(stop.token()); });
+  ViewClient client(dir / "view.sock");
+  std::vector<std::pair<std::string, std::uint64_t>> lost;
+  client.on_loss([&](std::string_view service, std::uint64_t spans) { lost.emplace_back(service, spans); });
+  std::thread viewing([&] { (void)client.run(StopSource{}.token(), {}); });
+  REQUIRE(eventually([&] { return server.conn_count() == 1; }));
+  server.broadcast_loss("check\"out\n", 12);
+  server.broadcast_loss("", UINT64_MAX);
+  CHECK(server.stats().queued == 2);
+  stop.request_stop();
+  serving.join();
+  viewing.join();
+  CHECK(lost == std::vector<std::pair<std::string, std::uint64_t>>{{"check\"out\n", 12}, {"", UINT64_MAX}});
+  CHECK(client.skipped_lines() == 0);
+}
+
+TEST_CASE("news of losses that are none are skipped") {
+  CHECK(receive("[\"lost\",1]\n[\"lost\",{\"service\":1,\"spans\":2}]\n[\"lost\",{\"service\":\"a\"}]\n[\"lost\",\n").skipped == 4);
+}
+
 TEST_CASE("a last line without a newline counts if it is whole") {
   std::string last = line_of("b");
   last.pop_back();

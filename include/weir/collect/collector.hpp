@@ -58,7 +58,8 @@ struct CollectorStats {
   std::uint64_t broken_rings = 0;         ///< rings that are not read any more: what they hold can only be a lie
   std::uint64_t refused_descriptors = 0;  ///< descriptors that came with no line to claim them
   std::uint64_t listener_pauses = 0;      ///< times that nobody was let in: at max_connections, or out of descriptors
-  std::uint64_t reported_drops = 0;       ///< spans that services say they dropped
+  std::uint64_t reported_drops = 0;       ///< spans that services say they dropped; those below are the reasons they gave
+  std::uint64_t reported_full = 0, reported_too_large = 0, reported_no_ring = 0, reported_reentrant = 0;
   /// Spans that services had sent here, as their next hello says, and that were never read: their connection was closed
   /// first. At least; those sent to an earlier collector are not among them.
   std::uint64_t lost_spans = 0;
@@ -80,6 +81,9 @@ class Collector {
   /// under the collector's lock, must be quick, and must not call the collector.
   void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback, std::function<bool()> wanted = {});
   void on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted = {});
+
+  /// Called when a service says that it dropped spans, and when spans that it had sent turn out never to have been read.
+  void on_loss(std::function<void(std::string_view service, std::uint64_t spans)> callback);
 
   /// Binds the socket (0600, in a directory of the user's own). Errors: path too long, a live collector on it, something
   /// there that is not a socket, a directory that others may write.

@@ -32,6 +32,9 @@ class ViewClient {
   /// Called when the server says that it dropped lines for us, with their number. Set before run().
   void on_dropped(std::function<void(std::uint64_t count)> callback);
 
+  /// Called when the server says that spans of a service were lost before they came to the collector. Set before run().
+  void on_loss(std::function<void(std::string_view service, std::uint64_t spans)> callback);
+
   /// Connects and calls `on_span` for each span until stop is requested or the server closes the connection, which both
   /// return success; can be called again. Errors: nothing to connect to (as connect(2) says it), or a callback threw: then
   /// the connection is closed, and the message says what. Lines over 1 MiB and lines that do not parse are skipped and
@@ -51,6 +54,7 @@ class ViewClient {
   std::string socket_path_;
   std::function<void()> on_connected_;
   std::function<void(std::uint64_t)> on_dropped_;
+  std::function<void(std::string_view, std::uint64_t)> on_loss_;
   std::size_t replay_ = 0;
   std::uint64_t skipped_ = 0;
   std::uint64_t dropped_ = 0;

@@ -81,6 +81,8 @@ class ViewServer {
   /// Queues one line (without children) for every client. A span whose line is over 1 MiB, or over max_queued_bytes, is
   /// dropped for all of them.
   void broadcast(const Span& span);
+  /// Tells every client that spans of a service were lost: a line ["lost",{"service":…,"spans":n}].
+  void broadcast_loss(std::string_view service, std::uint64_t spans);
   /// Disconnects all clients, after what is queued was offered to them once, removes the socket, and waits for serve() to
   /// be done with it. Idempotent.
   void close();
