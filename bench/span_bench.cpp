@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <utility>
 
+#include "span_peers.hpp"
 #include "support/bench.hpp"
 #include "trace/ring_set.hpp"
 #include "weir/trace/tracer.hpp"
@@ -90,7 +92,7 @@ void child(benchmark::State& state) {
 void child_with_attributes(benchmark::State& state) {
   const weir::ScopedSpan above = tracer().enter("GET /api/users");
   weir::Tracer& here = tracer();
-  std::string_view method = "GET", path = "/api/users/42", customer = "c-12345678";
+  std::string_view method = bench::peers::method, path = bench::peers::path, customer = bench::peers::customer;
   bench::escape(&method), bench::escape(&path), bench::escape(&customer);
   measure_spans(state, here, 1, [&](std::uint64_t i) {
     weir::ScopedSpan span = here.enter("UserRepository.FindByID");
@@ -100,6 +102,22 @@ void child_with_attributes(benchmark::State& state) {
     span.set("rows", static_cast<std::int64_t>(i));
     bench::escape(&span);
   });
+}
+
+/// New roots, of which this sampler takes next to none.
+void with_sampler(benchmark::State& state, weir::Sampler sampler) {
+  weir::Tracer here{Sink{}, {.sampler = std::move(sampler)}};
+  measure_spans(state, here, 0, [&](std::uint64_t) {
+    const weir::ScopedSpan span = here.enter("UserRepository.FindByID");
+    bench::escape(&span);
+  });
+}
+void not_sampled(benchmark::State& state) { with_sampler(state, weir::Sampler::parent_based(weir::Sampler::ratio(1e-6))); }
+void not_sampled_by_limit(benchmark::State& state) { with_sampler(state, weir::Sampler::rate_limit(1)); }
+void not_sampled_by_rule(benchmark::State& state) {
+  with_sampler(state, weir::Sampler::rules({{.name = "GET *", .sampler = weir::Sampler::always()},
+                                            {.name = "User*.Find*", .sampler = weir::Sampler::never()}},
+                                           weir::Sampler::always()));
 }
 
 void child_of_one_not_sampled(benchmark::State& state) {
@@ -120,22 +138,41 @@ void off(benchmark::State& state) {
 }  // namespace
 
 std::vector<bench::Row> bench::rows() {
+  using namespace bench::peers;
   const std::string limit = "two TSC reads";
   return {
       {.name = "span, new root", .run = root, .limit = limit, .goal_ratio = 1.1},
-      {.name = "span, child", .run = child, .limit = limit, .goal_ratio = 1.1},
-      {.name = "span, child, 3 strings and an integer", .run = child_with_attributes, .limit = limit, .goal_ratio = 1.15},
+      {.name = "span, child", .run = child, .limit = limit, .peers = {"OpenTelemetry, child"}, .goal_ratio = 1.1},
+      {.name = "span, child, 3 strings and an integer",
+       .run = child_with_attributes,
+       .limit = limit,
+       .peers = {"OpenTelemetry, child with attributes", "LTTng-UST, recording"},
+       .goal_ratio = 1.15},
       {.name = "span, child, 2 threads",
        .run = child,
        .limit = "two TSC reads, 2 threads",
        .threads = 2,
        .one_thread = "span, child",
        .goal_throughput = 1.9},
+      {.name = "span, not sampled", .run = not_sampled, .limit = limit, .peers = {"OpenTelemetry, not sampled"}, .goal_ns = 3},
       {.name = "span, child of one not sampled", .run = child_of_one_not_sampled, .limit = limit, .goal_ns = 3},
-      {.name = "span, off", .run = off, .limit = limit, .goal_ns = 0.5},
+      {.name = "span, not sampled by a rate limit", .run = not_sampled_by_limit, .limit = limit},
+      {.name = "span, not sampled by a rule", .run = not_sampled_by_rule, .limit = limit},
+      {.name = "span, off",
+       .run = off,
+       .limit = "systemtap probes",
+       .peers = {"OpenTelemetry, no provider", "LTTng-UST, off"},
+       .goal_ns = 0.5},
 
       {.name = limit, .run = two_tsc_reads, .role = Role::limit},
       {.name = "two TSC reads, 2 threads", .run = two_tsc_reads, .role = Role::limit, .threads = 2, .one_thread = limit},
       {.name = "two clock_gettime", .run = two_clock_gettime, .role = Role::limit},
+      {.name = "systemtap probes", .run = sdt_probes, .role = Role::limit},
+      {.name = "OpenTelemetry, child", .run = otel_child, .role = Role::peer, .may_allocate = true},
+      {.name = "OpenTelemetry, child with attributes", .run = otel_child_with_attributes, .role = Role::peer, .may_allocate = true},
+      {.name = "OpenTelemetry, not sampled", .run = otel_not_sampled, .role = Role::peer, .may_allocate = true},
+      {.name = "OpenTelemetry, no provider", .run = otel_no_provider, .role = Role::peer, .may_allocate = true},
+      {.name = "LTTng-UST, off", .run = lttng_session() ? nullptr : lttng_off, .role = Role::peer},
+      {.name = "LTTng-UST, recording", .run = lttng_session() ? lttng_recording : nullptr, .role = Role::peer},
   };
 }

@@ -2,7 +2,7 @@
 # exporters need (gRPC, Abseil): the libraries are looked for by name.
 find_path(WEIR_OPENTELEMETRY_INCLUDE opentelemetry/sdk/metrics/meter_provider.h)
 set(weir_opentelemetry_libraries "")
-foreach(part IN ITEMS metrics resources common)
+foreach(part IN ITEMS metrics trace resources common)
   find_library(WEIR_OPENTELEMETRY_${part} opentelemetry_${part})
   mark_as_advanced(WEIR_OPENTELEMETRY_${part})
   list(APPEND weir_opentelemetry_libraries ${WEIR_OPENTELEMETRY_${part}})

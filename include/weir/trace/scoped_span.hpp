@@ -89,6 +89,7 @@ class ScopedSpan {
   static constexpr std::uint64_t one_attribute = 1u << 17, one_word = 1, no_room = ~std::uint64_t{0x7ffeffff};
 
   void start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  bool start_not_sampled(Tracer& tracer) noexcept;
   void start_slowly(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
   void start_under(const Context& parent, Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
   void begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name, SpanKind kind, SpanId span) noexcept;

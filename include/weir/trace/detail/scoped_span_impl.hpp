@@ -33,8 +33,9 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   thread_ = &thread;
   const std::uint8_t flags = thread.flags;
   if (flags >= detail::flag_remote || (flags & detail::flag_sampled) == 0 || !thread.trace.valid()) {
-    if ((flags & ~detail::flag_random) != 0) return start_slowly(tracer, name, kind, attributes);
-    return decline(detail::position());
+    if ((flags & ~detail::flag_random) == 0) return decline(detail::position());
+    if (flags >= detail::flag_remote || !start_not_sampled(tracer)) start_slowly(tracer, name, kind, attributes);
+    return;
   }
   const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
   if (thread.tracer_id != tracer_id) [[unlikely]]
@@ -53,6 +54,29 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   }
   if (slot_ == detail::no_slot) [[unlikely]]
     return begin_without_slot(tracer_id);
+}
+
+/// The first span of a trace that begins here. False, and nothing has happened: the trace may be recorded.
+[[gnu::always_inline]] inline bool ScopedSpan::start_not_sampled(Tracer& tracer) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  const std::uint64_t word = tracer.entry_.sampling.load(std::memory_order_relaxed);
+  if ((word & Sampler::asks) != 0 || thread.tracer_id != tracer.entry_.active_id.load(std::memory_order_relaxed)) return false;
+  const detail::SpanSection section(thread);
+  detail::ThreadRing& ring = *thread.ring;
+  if (Sampler::below({0, ring.next_trace_low()}, word)) return false;
+  const SpanId span = ring.next_span_id();
+  const TraceId trace = ring.next_trace_id(span);
+  const std::uint8_t flags = thread.flags;
+  previous_flags_ = flags;
+  root_ = first_ = true;
+  record_.parent = thread.span.value;
+  record_.trace_high = thread.trace.high = trace.high;
+  record_.trace_low = thread.trace.low = trace.low;
+  record_.span = thread.span.value = span.value;
+  flags_ = thread.flags = flags & detail::flag_random;
+  ring.count_not_sampled();
+  state_ = State::not_sampled;
+  return true;
 }
 
 [[gnu::noinline]] inline void ScopedSpan::start_slowly(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
@@ -315,9 +339,15 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
 
 /// Of a span that nobody looks at any more.
 [[gnu::noinline]] inline void ScopedSpan::destroy() noexcept {
-  if (!quick()) [[unlikely]]
-    return destroy_slowly();
   detail::ThreadState& thread = detail::thread_state;
+  if (!quick()) [[unlikely]] {
+    const bool innermost = thread_ == &thread && thread.span.value == record_.span && thread.ended_count == 0;
+    if (state_ != State::not_sampled || !innermost || !root_) return destroy_slowly();
+    thread.flags = previous_flags_;
+    thread.trace = {};
+    thread.span.value = record_.parent;
+    return;
+  }
   {
     const detail::SpanSection section(thread);
     const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);

@@ -71,11 +71,15 @@ class alignas(128) ThreadRing {
     return SpanId{id};
   }
   /// Of the trace that begins with `root`. The high half is as distinct as that, the low half, by which samplers decide, random.
+  /// The low half is known before: see next_trace_low().
   TraceId next_trace_id(SpanId root) noexcept {
-    TraceId id{root.value ^ trace_key_, next_random()};
-    if (id.low == 0) [[unlikely]]
-      id.low = 1;
+    const TraceId id{root.value ^ trace_key_, next_trace_low()};
+    next_random();
     return id;
+  }
+  std::uint64_t next_trace_low() const noexcept {
+    const std::uint64_t low = trace_state_[0] + trace_state_[1];
+    return low + (low == 0);
   }
 
   /// An entry of the cache is written once, its text last: a signal handler may come in between.
@@ -189,14 +193,11 @@ class alignas(128) ThreadRing {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
 
-  std::uint64_t next_random() noexcept {  // xoroshiro128+ (Blackman, Vigna 2018); its state is never all zero
-    const std::uint64_t a = trace_state_[0];
-    std::uint64_t b = trace_state_[1];
-    const std::uint64_t result = a + b;
-    b ^= a;
+  /// xoroshiro128+ (Blackman, Vigna 2018), whose output is the sum of its state, which is never all zero.
+  void next_random() noexcept {
+    const std::uint64_t a = trace_state_[0], b = trace_state_[1] ^ a;
     trace_state_[0] = std::rotl(a, 24) ^ b ^ b << 16;
     trace_state_[1] = std::rotl(b, 37);
-    return result;
   }
 
   /// Near its place in the cache, or in the table; then it is put into the cache, if there is room.
