@@ -384,6 +384,57 @@ TEST_CASE("a span under a context that is not sampled is not recorded") {
   CHECK(tracer.stats().emitted == 0);
 }
 
+TEST_CASE("a tracer that is off makes spans that are nothing") {
+  static constinit Tracer off;
+  const Context parent{weir::TraceId{1, 2}, weir::SpanId{3}};
+  const Context request = parent.with_request_id("r-1");
+  weir::detail::ThreadRing* const ring = weir::detail::thread_state.ring;
+  {
+    const ContextScope scope(request);
+    ScopedSpan ambient = off.enter("ambient", SpanKind::http);
+    ambient.set("key", "value");
+    ambient.fail("not at all");
+    CHECK_FALSE(ambient.recording());
+    CHECK(ambient.context() == request);
+    CHECK(Context::current() == request);
+    {
+      const ContextScope inner{Context{}};
+      CHECK(ambient.context() == Context());
+    }
+    ScopedSpan given = off.enter(Context{}, "explicit");
+    CHECK(given.context() == Context());
+    CHECK(off.enter(request, "explicit").context() == request);
+    CHECK_FALSE(given.recording());
+    ambient.end();
+    CHECK(ambient.context() == request);
+  }
+  CHECK(off.flush().pending == 0);
+  const weir::FlushResult stopped = off.stop();
+  CHECK(stopped.sent + stopped.dropped + stopped.pending == 0);
+  { ScopedSpan after = off.enter("after stop"); }
+  const weir::TracerStats stats = off.stats();
+  CHECK(stats.emitted + stats.delivered + stats.dropped() + stats.in_flight + stats.connects == 0);
+  CHECK(weir::detail::thread_state.ring == ring);
+  std::thread([] {
+    ScopedSpan span = off.enter("x");
+    CHECK(weir::detail::thread_state.ring == nullptr);
+  }).join();
+}
+
+TEST_CASE("a tracer that is off costs those beside it nothing") {
+  InMemorySender sink;
+  Tracer tracer{sink}, off;
+  {
+    ScopedSpan outer = tracer.enter("outer");
+    ScopedSpan between = off.enter("between");
+    ScopedSpan inner = tracer.enter("inner");
+    CHECK(between.context() == inner.context());
+  }
+  const auto spans = sink.spans();
+  CHECK(named(spans, "inner").parent_id == named(spans, "outer").id);
+  CHECK(Context::current() == Context());
+}
+
 TEST_CASE("ids are unique across threads") {
   InMemorySender sink;
   Tracer tracer{sink};

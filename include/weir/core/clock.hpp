@@ -80,6 +80,8 @@ class Ticker {
                 : tsc_trusted()  ? Source::tsc
                                  : Source::steady),
         clock_(clock) {}
+  /// `source`: not Source::clock.
+  constexpr explicit Ticker(Source source) noexcept : source_(source), clock_(nullptr) {}
 
   std::uint64_t now() const noexcept {
     if (source_ == Source::tsc) [[likely]]

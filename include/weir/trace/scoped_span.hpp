@@ -32,7 +32,7 @@ namespace weir::inline v0 {
 class Tracer;
 
 /// Pinned: neither copied nor moved, but returned by enter() all the same (the copy is elided), and at home in a
-/// std::unique_ptr or as a member. A span without a ring (not sampled, tracer stopped, bounds reached) does nothing.
+/// std::unique_ptr or as a member. A span without a ring (not sampled, tracer off or stopped, bounds reached) does nothing.
 /// Thread-safety: Distinct objects: safe. Shared: unsafe. One made in the ambient context ends on the thread it began on.
 class ScopedSpan {
  public:
@@ -60,10 +60,11 @@ class ScopedSpan {
   /// is ambient when this is called.
   Context context() const noexcept;
   /// False: attributes need not be computed.
-  bool recording() const noexcept { return state_ != State::done; }
+  bool recording() const noexcept { return state_ > State::done; }
 
  private:
   enum class State : std::uint8_t {
+    off,      // in the ambient context, of a tracer that is off
     done,     // ended, or never recorded
     plain,    // has a slot, its attributes are in inline_, none of them was cut
     special,  // anything else: ends on the slow path
@@ -81,7 +82,7 @@ class ScopedSpan {
   void end_slowly() noexcept;
   void restore_context(detail::ThreadState& thread) const noexcept;
 
-  State state_ = State::done;
+  State state_ = State::off;
   std::uint8_t flags_ = detail::new_trace_flags;
   bool root_ = false;  // of the ambient context: there was no trace before
   std::uint8_t slot_ = detail::no_slot;

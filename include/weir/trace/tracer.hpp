@@ -5,6 +5,7 @@
 //   weir::ScopedSpan span = tracer.enter("HandleRequest", weir::SpanKind::http);
 //
 //   running ─stop() or destructor─▶ stopped: what was written is sent within the deadline, later spans are counted no-ops
+//   off: Tracer{}, for ever
 //
 // Any order of ends is safe: threads before or after the tracer, spans after the tracer (they are dropped). exit() stops the
 // tracers that still live, each within its stop_timeout, as if their destructors ran; _exit() and quick_exit() do not.
@@ -35,6 +36,8 @@ struct TracerOptions {
 /// Thread-safety: shared: safe, but for construction and destruction. Nothing throws once it is constructed.
 class Tracer {
  public:
+  /// Off, for ever: its spans cost a load and a branch and are not counted, its figures are all zero.
+  constexpr Tracer() noexcept {}
   template <std::derived_from<Sender> S>
   explicit Tracer(S sender, TracerOptions options = {}) : Tracer(std::make_shared<S>(std::move(sender)), std::move(options)) {}
   /// Requires: a sender that no other tracer has.
@@ -54,7 +57,7 @@ class Tracer {
   TracerStats stats() const noexcept;
   /// Delivers what ended before the call. Returns early when that is done.
   FlushResult flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept {
-    return completed(entry_.sender->flush(std::chrono::steady_clock::now() + timeout));
+    return off() ? FlushResult{} : completed(entry_.sender->flush(std::chrono::steady_clock::now() + timeout));
   }
   /// Takes no more spans and delivers what there is; what the timeout leaves is dropped and counted. Idempotent.
   FlushResult stop(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept;
@@ -62,6 +65,7 @@ class Tracer {
  private:
   friend class ScopedSpan;
 
+  bool off() const noexcept { return entry_.id == detail::Process::off_id; }
   detail::ThreadRing* attach() noexcept;
   FlushResult completed(FlushResult result) const noexcept {
     result.dropped = stats().dropped();
@@ -82,17 +86,20 @@ inline Tracer::Tracer(std::shared_ptr<Sender> sender, TracerOptions options) {
 }
 
 inline Tracer::~Tracer() {
+  if (off()) return;
   stop(entry_.stop_timeout);
   detail::process().remove(entry_);
 }
 
 inline FlushResult Tracer::stop(std::chrono::milliseconds timeout) noexcept {
+  if (off()) return {};
   const Sender::Deadline deadline = std::chrono::steady_clock::now() + timeout;
   detail::Process::refuse_spans(entry_);
   return completed(entry_.sender->stop(deadline));
 }
 
 inline TracerStats Tracer::stats() const noexcept {
+  if (off()) return {};
   TracerStats stats = entry_.sender->stats();
   const std::uint64_t no_ring = entry_.dropped_no_ring.load(std::memory_order_relaxed);
   const std::uint64_t stopped = entry_.dropped_stopped.load(std::memory_order_relaxed);

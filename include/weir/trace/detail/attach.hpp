@@ -40,11 +40,11 @@ class ForkListener {
 
 /// A living tracer, as the threads of the process find it.
 struct TracerEntry {
-  std::atomic<std::uint64_t> active_id{0};  // what each span reads first: `id`, or Process::stopped_id
+  std::atomic<std::uint64_t> active_id{0};  // what each span reads first: `id`, Process::off_id or Process::stopped_id
   std::uint64_t id = 0;
   std::shared_ptr<Sender> sender;
   std::chrono::milliseconds stop_timeout{};
-  Ticker ticker;
+  Ticker ticker{Ticker::Source::steady};
   AttributeLimits limits;
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
@@ -57,7 +57,7 @@ struct TracerEntry {
 /// Thread-safety: shared: safe.
 class Process {
  public:
-  static constexpr std::uint64_t stopped_id = UINT64_MAX;  ///< no tracer's
+  static constexpr std::uint64_t off_id = 0, stopped_id = UINT64_MAX;  ///< no tracer's
 
   void add(TracerEntry& entry) noexcept {
     prepare();

@@ -9,8 +9,9 @@
 namespace weir::inline v0 {
 
 inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept {
-  detail::ThreadState& thread = detail::thread_state;
   tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
+  if (tracer_id_ == detail::Process::off_id) return;
+  detail::ThreadState& thread = detail::thread_state;
   detail::ThreadRing* ring = thread.ring;
   if (thread.tracer_id != tracer_id_ || !thread.sampled()) [[unlikely]] {
     ring = thread.sampled() ? tracer.attach() : nullptr;
@@ -30,8 +31,12 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept
 
 inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept
     : data_(detail::ContextAccess::data(parent)), operation_(detail::ContextAccess::operation(parent)) {
-  const detail::ThreadState& thread = detail::thread_state;
   tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
+  if (tracer_id_ == detail::Process::off_id) [[unlikely]] {
+    decline(detail::ContextAccess::position(parent));
+    return;
+  }
+  const detail::ThreadState& thread = detail::thread_state;
   detail::ThreadRing* ring = thread.ring;
   if (thread.tracer_id != tracer_id_ || !parent.sampled()) [[unlikely]] {
     ring = parent.sampled() ? tracer.attach() : nullptr;
@@ -64,9 +69,11 @@ inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId pa
   record_.trace_low = parent.trace.low;
   record_.span = parent.span.value;
   flags_ = parent.flags;
+  state_ = State::done;
 }
 
 inline Context ScopedSpan::context() const noexcept {
+  if (state_ == State::off) return Context::current();
   const detail::Position position{TraceId{record_.trace_high, record_.trace_low}, SpanId{record_.span}, flags_};
   if (thread_ == &detail::thread_state) {
     bool outside = false;  // asked for this span, one says what is nearest
@@ -76,7 +83,7 @@ inline Context ScopedSpan::context() const noexcept {
 }
 
 [[gnu::always_inline]] inline void ScopedSpan::set(Name key, AttributeValue value) noexcept {  // inline: the switch folds away
-  if (state_ == State::done) [[unlikely]]
+  if (state_ <= State::done) [[unlikely]]
     return;
   detail::ThreadRing* ring = detail::thread_state.ring;  // any ring of this thread: ids are the process's
   const std::uint32_t id = ring != nullptr ? ring->name_id(key) : detail::name_table().intern(key.view());
@@ -196,6 +203,7 @@ inline bool ScopedSpan::write(detail::ThreadRing& ring) noexcept {
 }
 
 inline void ScopedSpan::end() noexcept {
+  if (state_ == State::off) return;
   detail::ThreadState& thread = detail::thread_state;
   if (state_ != State::plain || ring_ != thread.ring) [[unlikely]]
     return end_slowly();
