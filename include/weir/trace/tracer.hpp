@@ -31,6 +31,9 @@ struct TracerOptions {
   std::size_t max_attribute_bytes = 4096;        ///< per string; longer ones are cut. All of a span together: 256 KiB
   std::chrono::milliseconds stop_timeout{1000};  ///< how long the destructor, or exit(), may wait for spans to be delivered
   const Clock* clock = nullptr;                  ///< for tests; nullptr: the machine's
+  /// For tests; 0: random ids. Else those of the first thread that makes a span follow from it, and each further thread's from
+  /// the next number.
+  std::uint64_t id_seed = 0;
 };
 
 /// Thread-safety: shared: safe, but for construction and destruction. Nothing throws once it is constructed.
@@ -81,6 +84,7 @@ inline Tracer::Tracer(std::shared_ptr<Sender> sender, TracerOptions options) {
   entry_.ticker = detail::Ticker(options.clock);
   entry_.limits.count = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attributes, 255));
   entry_.limits.bytes = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attribute_bytes, detail::max_record_bytes));
+  entry_.id_seed = options.id_seed;
   entry_.sender->start({{std::move(options.service_name)}, options.clock, &entry_.dropped_no_ring});
   detail::process().add(entry_);
 }

@@ -46,6 +46,7 @@ struct TracerEntry {
   std::chrono::milliseconds stop_timeout{};
   Ticker ticker{Ticker::Source::steady};
   AttributeLimits limits;
+  std::uint64_t id_seed = 0;  // guarded by the process's mutex: of the next ring; 0: random
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
   std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0};
@@ -198,6 +199,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
   }
   entry->generation = generation();
   ring->adopt(tracer_id, entry->ticker, entry->limits, generation(), &Process::wake);
+  if (entry->id_seed != 0 || ring->has_fixed_ids()) ring->seed_ids(entry->id_seed != 0 ? entry->id_seed++ : 0);
   ring->next = thread.rings;
   thread.rings = thread.ring = ring;
   thread.tracer_id = tracer_id;
