@@ -31,7 +31,8 @@ std::string view_socket_of(const CollectSettings& settings) {
 
 Station::Station(const CollectSettings& settings, int fd, std::string name)
     : view_(view_socket_of(settings), view_options(settings)), collector_(socket_of(settings), settings.collector) {
-  collector_.on_span_complete([this](std::string_view, const Span& span) { view_.broadcast(span); });
+  collector_.on_span_complete([this](std::string_view, const Span& span) { view_.broadcast(span); },
+                              [this] { return view_.conn_count() > 0; });
   view_.on_replay([this](std::size_t traces, std::size_t max_bytes) { return collector_.last_traces(traces, max_bytes); });
   if (settings.print == Print::none) return;
   printer_.emplace(fd, std::move(name));

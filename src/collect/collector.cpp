@@ -85,17 +85,20 @@ Collector::~Collector() {
   impl_->stopped.wait(lock, [&] { return impl_->state != Impl::State::serving; });
 }
 
-void Collector::on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback) {
+void Collector::on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback, std::function<bool()> wanted) {
   if (!callback) return impl_->core.store.on_span_complete({});
-  impl_->core.store.on_span_complete([core = &impl_->core, callback = std::move(callback)](std::string_view trace_id, const Span& span) {
-    call(*core, "on_span_complete", callback, trace_id, span);
-  });
+  impl_->core.store.on_span_complete(
+      [core = &impl_->core, callback = std::move(callback)](std::string_view trace_id, const Span& span) {
+        call(*core, "on_span_complete", callback, trace_id, span);
+      },
+      std::move(wanted));
 }
 
-void Collector::on_trace_complete(std::function<void(const Trace&)> callback) {
+void Collector::on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted) {
   if (!callback) return impl_->core.store.on_trace_complete({});
   impl_->core.store.on_trace_complete(
-      [core = &impl_->core, callback = std::move(callback)](const Trace& trace) { call(*core, "on_trace_complete", callback, trace); });
+      [core = &impl_->core, callback = std::move(callback)](const Trace& trace) { call(*core, "on_trace_complete", callback, trace); },
+      std::move(wanted));
 }
 
 Result<void> Collector::listen() {

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "collect/gap_tracker.hpp"
+#include "collect/span_store.hpp"
 #include "weir/collect/collector.hpp"
 
 namespace weir::inline v0::detail {
@@ -50,7 +51,7 @@ struct Source {
 
 class Intake {
  public:
-  Intake(TraceStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, Logger& logger)
+  Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, Logger& logger)
       : store_(store), stats_(stats), held_(held), logger_(logger) {}
 
   /// Takes one line of a connection. False if it was refused.
@@ -67,7 +68,7 @@ class Intake {
   void take_hello(const nlohmann::json& hello, Source& source);
   bool refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, const Source& source, TimePoint now);
 
-  TraceStore& store_;
+  SpanStore& store_;
   CollectorStats& stats_;
   std::unique_lock<std::mutex>& held_;  // guards both
   Logger& logger_;

@@ -13,6 +13,7 @@
 #include <unordered_map>
 
 #include "collect/intake.hpp"
+#include "collect/span_store.hpp"
 #include "net/line_splitter.hpp"
 #include "net/unix_socket.hpp"
 #include "weir/collect/collector.hpp"
@@ -28,7 +29,7 @@ struct Core {
   std::unique_lock<std::mutex> serving{mutex, std::defer_lock};
   /// "name: what", of the first callback that threw since it was last logged; the serving thread's, too.
   std::string callback_problem;
-  TraceStore store;
+  SpanStore store;
   CollectorStats stats;
 };
 

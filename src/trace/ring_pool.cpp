@@ -1,114 +1,85 @@
 #include "trace/ring_pool.hpp"
 
-#include <sys/mman.h>
 #include <unistd.h>
 #include <new>
+#include <utility>
 
 namespace weir::inline v0::detail {
 
 namespace {
 
-std::size_t bytes_of(std::size_t capacity) { return sizeof(RingPage) + capacity + sizeof(ThreadRing); }
-
-/// A ring in the given memory: the page, then the data.
-ThreadRing* make_ring(void* at, std::byte* memory, std::size_t capacity, ThreadRing::Release release) {
-  auto* page = ::new (memory) RingPage;
-  page->pid = static_cast<std::uint32_t>(::getpid());
-  page->tid = static_cast<std::uint64_t>(::gettid());
-  return ::new (at) ThreadRing(page, memory + sizeof(RingPage), capacity, release);
-}
+std::size_t cost_of(std::size_t slot_bytes) noexcept { return slot_bytes + sizeof(ThreadRing); }
 
 }  // namespace
+
+struct RingPool::PooledRing : ThreadRing {
+  PooledRing(RingPage* page, std::byte* data, std::uint64_t capacity, std::shared_ptr<RingMemory> its_memory, std::size_t its_slot) noexcept
+      : ThreadRing(page, data, capacity, &RingPool::release), memory(std::move(its_memory)), slot(its_slot) {}
+  std::shared_ptr<RingMemory> memory;
+  std::size_t slot;
+};
 
 RingPool& RingPool::instance() noexcept {
   static Immortal<RingPool> pool;
   return pool.value;
 }
 
-std::size_t RingPool::total_bytes() const noexcept {
-  std::lock_guard lock(mutex_);
-  return total_bytes_;
+ThreadRing* RingPool::make(std::shared_ptr<RingMemory> memory, std::size_t slot) noexcept {
+  std::byte* at = memory->map(slot);
+  if (at == nullptr) return nullptr;
+  auto* page = ::new (at) RingPage;
+  page->pid = static_cast<std::uint32_t>(::getpid());
+  const std::size_t capacity = memory->slot_bytes() - sizeof(RingPage);
+  ThreadRing* ring = new (std::nothrow) PooledRing(page, at + sizeof(RingPage), capacity, memory, slot);
+  if (ring == nullptr) memory->unmap(at);
+  return ring;
 }
 
-ThreadRing* RingPool::acquire(std::size_t capacity, std::size_t max_total_bytes) noexcept {
-  std::lock_guard lock(mutex_);
-  sweep();
-  if (ThreadRing* used = take_idle(capacity)) {
-    auto* memory = reinterpret_cast<std::byte*>(&used->page());
-    used->~ThreadRing();
-    return make_ring(used, memory, capacity, &RingPool::release);
-  }
-  while (idle_ != nullptr && total_bytes_ + bytes_of(capacity) > max_total_bytes) {  // idle rings of other sizes
-    ThreadRing* ring = idle_;
-    idle_ = ring->next;
-    --idle_count_;
-    destroy(ring);
-  }
-  if (total_bytes_ + bytes_of(capacity) > max_total_bytes) return nullptr;
-  void* memory = ::mmap(nullptr, sizeof(RingPage) + capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
-  void* at = ::operator new (sizeof(ThreadRing), std::align_val_t{alignof(ThreadRing)}, std::nothrow);
-  if (at == nullptr) {
-    ::munmap(memory, sizeof(RingPage) + capacity);
-    return nullptr;
-  }
-  total_bytes_ += bytes_of(capacity);
-  return make_ring(at, static_cast<std::byte*>(memory), capacity, &RingPool::release);
+std::size_t RingPool::slot_of(const ThreadRing& ring) noexcept { return static_cast<const PooledRing&>(ring).slot; }
+const RingMemory& RingPool::memory_of(const ThreadRing& ring) noexcept { return *static_cast<const PooledRing&>(ring).memory; }
+
+bool RingPool::charge(std::size_t slot_bytes, std::size_t max_total_bytes) noexcept {
+  const std::size_t bytes = cost_of(slot_bytes);
+  if (total_bytes_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= max_total_bytes) return true;
+  total_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  return false;
 }
 
-ThreadRing* RingPool::take_idle(std::size_t capacity) noexcept {
-  for (ThreadRing** link = &idle_; *link != nullptr; link = &(*link)->next) {
-    ThreadRing* ring = *link;
-    if (ring->capacity() != capacity) continue;
-    *link = ring->next;
-    --idle_count_;
-    return ring;
-  }
-  return nullptr;
-}
+void RingPool::discharge(std::size_t slot_bytes) noexcept { total_bytes_.fetch_sub(cost_of(slot_bytes), std::memory_order_relaxed); }
 
 void RingPool::release(ThreadRing* ring) noexcept {
   RingPool& pool = instance();
   if (ring->generation() != process().generation()) return;  // a parent process's: abandoned with it
   std::lock_guard lock(pool.mutex_);
-  pool.give_back(ring);
+  ring->next = pool.haunted_;
+  pool.haunted_ = ring;
   pool.sweep();
 }
 
-void RingPool::give_back(ThreadRing* ring) noexcept {
-  if (ring->has_open_spans()) {
-    ring->next = haunted_;
-    haunted_ = ring;
-  } else if (idle_count_ < max_idle) {
-    ring->next = idle_;
-    idle_ = ring;
-    ++idle_count_;
-  } else {
-    destroy(ring);
-  }
-}
-
 void RingPool::sweep() noexcept {
-  ThreadRing* list = haunted_;
-  haunted_ = nullptr;
-  while (list != nullptr) {
-    ThreadRing* ring = list;
-    list = ring->next;
-    give_back(ring);
+  for (ThreadRing** link = &haunted_; *link != nullptr;) {
+    ThreadRing* ring = *link;
+    if (ring->has_open_spans()) {
+      link = &ring->next;
+    } else {
+      *link = ring->next;
+      destroy(ring);
+    }
   }
 }
 
 void RingPool::destroy(ThreadRing* ring) noexcept {
-  total_bytes_ -= bytes_of(ring->capacity());
-  ::munmap(&ring->page(), sizeof(RingPage) + ring->capacity());
-  ring->~ThreadRing();
-  ::operator delete (ring, std::align_val_t{alignof(ThreadRing)});
+  auto* pooled = static_cast<PooledRing*>(ring);
+  discharge(pooled->memory->slot_bytes());
+  pooled->memory->unmap(reinterpret_cast<std::byte*>(&ring->page()));
+  delete pooled;
 }
 
 void RingPool::in_child() noexcept {
   ::new (&mutex_) std::mutex;  // its holder may be a thread that the child does not have
-  idle_ = haunted_ = nullptr;
-  idle_count_ = total_bytes_ = 0;
+  haunted_ = nullptr;
+  total_bytes_.store(0, std::memory_order_relaxed);
+  ForkDescriptors::in_child();
 }
 
 }  // namespace weir::inline v0::detail

@@ -1,10 +1,13 @@
 #pragma once
-// RingPool: the memory of all rings of the process, bounded, and used again when threads come and go. A ring that comes back
-// while one of its spans is still open somewhere (on another thread, its tracer gone) waits until that span has ended.
+// RingPool: what all rings of the process share: the bound on their memory, and the rings that nobody owns any more while one
+// of their spans is still open somewhere (on another thread, its tracer gone), which wait until that span has ended.
 
+#include <atomic>
 #include <cstddef>
+#include <memory>
 #include <mutex>
 
+#include "trace/ring_memory.hpp"
 #include "weir/trace/detail/attach.hpp"
 
 namespace weir::inline v0::detail {
@@ -14,27 +17,30 @@ class RingPool final : public ForkListener {
  public:
   static RingPool& instance() noexcept;
 
-  /// A new or used ring of `capacity` data bytes (a power of two, at least a page); nullptr: over `max_total_bytes`, or no memory.
-  ThreadRing* acquire(std::size_t capacity, std::size_t max_total_bytes) noexcept;
-  std::size_t total_bytes() const noexcept;
+  /// A new ring in the given slot; nullptr: no memory. Requires: charged.
+  ThreadRing* make(std::shared_ptr<RingMemory> memory, std::size_t slot) noexcept;
+  /// The slot of a ring of make()'s, in the memory it was made in. For reading and for give_back().
+  static std::size_t slot_of(const ThreadRing& ring) noexcept;
+  static const RingMemory& memory_of(const ThreadRing& ring) noexcept;
+
+  /// Counts a ring of `slot_bytes` that takes memory. False: that would be more than `max_total_bytes`.
+  bool charge(std::size_t slot_bytes, std::size_t max_total_bytes) noexcept;
+  void discharge(std::size_t slot_bytes) noexcept;
+  std::size_t total_bytes() const noexcept { return total_bytes_.load(std::memory_order_relaxed); }
 
   void in_child() noexcept override;
   RingPool() noexcept { process().add(*this); }
 
  private:
-  static constexpr std::size_t max_idle = 16;  // rings kept for the next thread
+  struct PooledRing;
 
   static void release(ThreadRing* ring) noexcept;
-  void give_back(ThreadRing* ring) noexcept;
   void destroy(ThreadRing* ring) noexcept;
   void sweep() noexcept;
-  ThreadRing* take_idle(std::size_t capacity) noexcept;
 
-  mutable std::mutex mutex_;
-  // Guarded by mutex_; lists through ThreadRing::next.
-  ThreadRing* idle_ = nullptr;
-  ThreadRing* haunted_ = nullptr;  // released, but with open spans
-  std::size_t idle_count_ = 0, total_bytes_ = 0;
+  std::atomic<std::size_t> total_bytes_{0};
+  std::mutex mutex_;
+  ThreadRing* haunted_ = nullptr;  // guarded by mutex_; a list through ThreadRing::next
 };
 
 }  // namespace weir::inline v0::detail

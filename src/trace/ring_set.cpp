@@ -21,23 +21,55 @@ RingSet::RingSet(const Bounds& bounds) noexcept : bounds_{valid_capacity(bounds.
 }
 
 RingSet::~RingSet() {
-  for (const auto& ring : rings_) ring->ring->let_go();
+  for (const auto& ring : rings_) {
+    if (!ring->resident) (void)RingPool::instance().charge(memory_->slot_bytes(), SIZE_MAX);  // as all that are let go
+    ring->ring->let_go();
+  }
 }
 
 ThreadRing* RingSet::open() noexcept {
   std::lock_guard lock(mutex_);
-  if (closed_ || rings_.size() >= bounds_.max_rings) return nullptr;
-  ThreadRing* ring = RingPool::instance().acquire(bounds_.ring_bytes, bounds_.max_total_bytes);
-  if (ring == nullptr) return nullptr;
+  if (closed_) return nullptr;
+  if (ThreadRing* ring = reuse()) return ring;
+  RingPool& pool = RingPool::instance();
+  const std::size_t slot_bytes = sizeof(RingPage) + bounds_.ring_bytes;
+  if (rings_.size() >= bounds_.max_rings || !pool.charge(slot_bytes, bounds_.max_total_bytes)) return nullptr;
+  ThreadRing* ring = nullptr;
   try {
-    rings_.push_back(std::make_unique<ReaderRing>(ring));
+    if (memory_ == nullptr) {
+      const std::size_t slots = std::min({bounds_.max_rings, bounds_.max_total_bytes / slot_bytes, (std::size_t{1} << 40) / slot_bytes});
+      memory_ = std::make_shared<RingMemory>(bounds_.ring_bytes, slots);
+    }
+    rings_.reserve(rings_.size() + 1);
+    if (rings_.size() < memory_->slots()) ring = pool.make(memory_, rings_.size());
+    if (ring != nullptr) rings_.push_back(std::make_unique<ReaderRing>(ring));
   } catch (const std::bad_alloc&) {
-    ring->let_go();
-    ring->let_go();
+    if (ring != nullptr) {
+      ring->let_go();
+      ring->let_go();
+      return nullptr;
+    }
+  }
+  if (ring == nullptr) {
+    pool.discharge(slot_bytes);
     return nullptr;
   }
   version_.fetch_add(1, std::memory_order_release);
   return ring;
+}
+
+/// The ring of a thread that has ended.
+ThreadRing* RingSet::reuse() noexcept {
+  for (const auto& ring : rings_) {
+    if (!ring->ring->orphaned()) continue;
+    if (!ring->resident) {
+      if (!RingPool::instance().charge(memory_->slot_bytes(), bounds_.max_total_bytes)) continue;
+      ring->resident = true;
+    }
+    ring->ring->reopen();
+    return ring->ring;
+  }
+  return nullptr;
 }
 
 void RingSet::close() noexcept {
@@ -45,20 +77,19 @@ void RingSet::close() noexcept {
   closed_ = true;
 }
 
-void RingSet::add(Totals& totals, const ReaderRing& ring) noexcept {
-  // What was taken first: what was written is never less.
-  totals.taken += ring.taken.load(std::memory_order_acquire);
-  const RingPage& page = ring.ring->page();
-  totals.written += page.written.load(std::memory_order_relaxed);
-  totals.dropped_full += page.dropped_full.load(std::memory_order_relaxed);
-  totals.dropped_too_large += page.dropped_too_large.load(std::memory_order_relaxed);
-  totals.truncated += page.truncated.load(std::memory_order_relaxed);
-}
-
 RingSet::Totals RingSet::totals() const noexcept {
   std::lock_guard lock(mutex_);
-  Totals totals = gone_;
-  for (const auto& ring : rings_) add(totals, *ring);
+  Totals totals;
+  for (const auto& ring : rings_) {
+    const RingPage& page = ring->ring->page();
+    // What was taken first: what was written is never less, whatever a collector says.
+    const std::uint64_t taken = acknowledged(page).taken, written = page.written.load(std::memory_order_relaxed);
+    totals.taken += std::min(taken, written);
+    totals.written += written;
+    totals.dropped_full += page.dropped_full.load(std::memory_order_relaxed);
+    totals.dropped_too_large += page.dropped_too_large.load(std::memory_order_relaxed);
+    totals.truncated += page.truncated.load(std::memory_order_relaxed);
+  }
   return totals;
 }
 
@@ -74,21 +105,22 @@ const std::vector<ReaderRing*>& RingSet::refresh() noexcept {
   return snapshot_;
 }
 
+bool RingSet::idle(const ReaderRing& ring) const noexcept {
+  return ring.ring->orphaned() && ring.tail() == ring.head();  // its thread's last record is seen with its letting go
+}
+
 void RingSet::reap() noexcept {
-  const auto ended = [](const ReaderRing& ring) {
-    // `closed` before the last look at the head: nothing is written after it.
-    return ring.ring->page().closed.load(std::memory_order_acquire) != 0 && ring.tail() == ring.head() && !ring.ring->has_open_spans();
-  };
-  if (std::none_of(snapshot_.begin(), snapshot_.end(), [&](const ReaderRing* ring) { return ended(*ring); })) return;
+  if (snapshot_.size() <= max_idle) return;
+  const auto count = std::count_if(snapshot_.begin(), snapshot_.end(), [this](const ReaderRing* ring) { return idle(*ring); });
+  if (static_cast<std::size_t>(count) <= max_idle) return;
   std::lock_guard lock(mutex_);
-  std::erase_if(rings_, [&](const std::unique_ptr<ReaderRing>& ring) {
-    if (!ended(*ring)) return false;
-    add(gone_, *ring);
-    ring->ring->let_go();
-    return true;
-  });
-  version_.fetch_add(1, std::memory_order_release);
-  snapshot_.clear();
+  std::size_t kept = 0;
+  for (const auto& ring : rings_) {
+    if (!ring->resident || !idle(*ring) || ++kept <= max_idle) continue;
+    memory_->give_back(RingPool::slot_of(*ring->ring), reinterpret_cast<std::byte*>(&ring->ring->page()));
+    RingPool::instance().discharge(memory_->slot_bytes());
+    ring->resident = false;
+  }
 }
 
 }  // namespace weir::inline v0::detail

@@ -1,10 +1,13 @@
 #pragma once
 // RingSet: the rings of one sender, from the reader's side. Any thread opens rings and asks for totals; one thread at a time
-// reads (it holds the sender's reader role).
+// reads: the one that holds the sender's reader role, or the collector, in the same memory (src/collect/ring_reader.hpp).
 //
 //   head ───────────▶ written by the ring's owner
 //   read ──────▶      what the reader has looked at (its own)
 //   tail ──▶          what was delivered: the owner may write there again
+//
+// A ring stays for the life of the set. When its thread has ended it goes to the next one; what is more than a few of those
+// gives its memory back when it is empty.
 
 #include <atomic>
 #include <cstdint>
@@ -13,20 +16,20 @@
 #include <mutex>
 #include <vector>
 
+#include "trace/ring_memory.hpp"
 #include "weir/trace/detail/thread_ring.hpp"
 
 namespace weir::inline v0::detail {
 
-/// One ring, as its reader sees it. Thread-safety: the reader; `taken` may be read by any thread.
+/// One ring, as its reader sees it. Thread-safety: the reader; acknowledgement() any thread.
 struct ReaderRing {
   explicit ReaderRing(ThreadRing* its_ring) noexcept : ring(its_ring) {}
 
   std::uint64_t head() const noexcept { return ring->page().head.load(std::memory_order_acquire); }  // records before it are complete
-  std::uint64_t tail() const noexcept { return ring->page().tail.load(std::memory_order_relaxed); }  // written by the reader only
-  /// The records before `position`, `spans` of them, are out of the ring.
+  std::uint64_t tail() const noexcept { return acknowledged_tail(ring->page()); }
+  /// The records before `position`, `spans` more of them, are out of the ring.
   void take(std::uint64_t position, std::uint64_t spans) noexcept {
-    ring->page().tail.store(position, std::memory_order_release);                           // the reader is done with them
-    taken.store(taken.load(std::memory_order_relaxed) + spans, std::memory_order_release);  // totals() sees the tail's count first
+    acknowledge(ring->page(), {position, acknowledged(ring->page()).taken + spans});
   }
   /// Calls visit(record, position behind it) for what was not looked at yet, until it returns false: that one is offered again.
   template <class Visit>
@@ -46,7 +49,8 @@ struct ReaderRing {
   ThreadRing* const ring;
   std::uint64_t read = 0;
   std::uint64_t flush_target = 0;  // flush() is done when the tail is here
-  std::atomic<std::uint64_t> taken{0};
+  std::uint64_t seen_tail = 0;     // when the tail was looked at last, while another process reads
+  bool resident = true;            // guarded by the set's mutex; else its memory was given back
 };
 
 /// Thread-safety: open(), close() and totals(): shared: safe. The others: the reader.
@@ -58,6 +62,7 @@ class RingSet {
   struct Totals {
     std::uint64_t written = 0, taken = 0, dropped_full = 0, dropped_too_large = 0, truncated = 0;  // spans; attributes
   };
+  static constexpr std::size_t max_idle = 16;  // rings without a thread that keep their memory
 
   explicit RingSet(const Bounds& bounds) noexcept;
   ~RingSet();  ///< lets all rings go
@@ -70,19 +75,25 @@ class RingSet {
   void close() noexcept;
   Totals totals() const noexcept;
 
-  /// The rings there are, valid until reap().
+  /// The rings there are.
   const std::vector<ReaderRing*>& refresh() noexcept;
-  /// Lets rings go whose threads have ended and that are empty.
+  /// Gives the memory of rings back whose threads have ended and that are empty.
   void reap() noexcept;
+  /// Where they are, once there is one; nullptr before.
+  const RingMemory* memory() const noexcept {
+    std::lock_guard lock(mutex_);
+    return memory_.get();
+  }
 
  private:
-  static void add(Totals& totals, const ReaderRing& ring) noexcept;
+  ThreadRing* reuse() noexcept;
+  bool idle(const ReaderRing& ring) const noexcept;
 
   const Bounds bounds_;
   mutable std::mutex mutex_;
   bool closed_ = false;                             // guarded by mutex_
-  std::vector<std::unique_ptr<ReaderRing>> rings_;  // guarded by mutex_
-  Totals gone_;                                     // guarded by mutex_: of rings let go
+  std::vector<std::unique_ptr<ReaderRing>> rings_;  // guarded by mutex_; by slot
+  std::shared_ptr<RingMemory> memory_;              // guarded by mutex_; set once
   std::atomic<std::uint64_t> version_{0};           // changes with rings_
   std::vector<ReaderRing*> snapshot_;               // the reader's
   std::uint64_t snapshot_version_ = UINT64_MAX;

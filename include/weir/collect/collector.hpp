@@ -68,8 +68,10 @@ class Collector {
   Collector(const Collector&) = delete;
   Collector& operator=(const Collector&) = delete;
 
-  void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback);
-  void on_trace_complete(std::function<void(const Trace&)> callback);
+  /// `wanted`, if set, is asked before a span or a trace is made for the callback: what is not wanted costs nothing. It is called
+  /// under the collector's lock, must be quick, and must not call the collector.
+  void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback, std::function<bool()> wanted = {});
+  void on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted = {});
 
   /// Binds the socket (0600, in a directory of the user's own). Errors: path too long, a live collector on it, something
   /// there that is not a socket, a directory that others may write.

@@ -81,10 +81,11 @@ class TraceStore {
   TraceStore(TraceStore&&) noexcept;
   TraceStore& operator=(TraceStore&&) noexcept;
 
-  /// Called once per span, when it has ended or is given up; without children.
-  void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback);
-  /// Called once per completed trace.
-  void on_trace_complete(std::function<void(const Trace&)> callback);
+  /// Called once per span, when it has ended or is given up; without children. Spans are packed while they are kept, and made
+  /// for the call: `wanted`, if set, is asked before, and what is not wanted costs nothing.
+  void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback, std::function<bool()> wanted = {});
+  /// Called once per completed trace; `wanted` as above.
+  void on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted = {});
 
   /// Lets time pass, then takes one event in; `service` says who sent it. Events of an unknown type are ignored. A time
   /// before that of an earlier call counts as the same time.

@@ -152,6 +152,7 @@ inline void Process::prepare() noexcept {
             entry->dropped_stopped.store(0, std::memory_order_relaxed);
           }
           for (ForkListener* listener = self.listeners_; listener != nullptr; listener = listener->next_listener) listener->in_child();
+          name_table().forget_shared();
           name_table().mutex().unlock();
           self.mutex_.unlock();
         });

@@ -2,6 +2,8 @@
 // NameTable: span names and attribute keys as dense 32-bit ids, one table per process, never destroyed. Records carry ids;
 // whoever renders them asks for the text. Known texts are found without a lock; new ones are added under one.
 //
+// The table can be written out as it grows, to memory that the collector reads (share()).
+//
 // Bounded: 65,536 names and 16 MiB of text, names cut at 1 KiB. What comes later is id 0, "…overflow", and is counted.
 
 #include <atomic>
@@ -13,6 +15,7 @@
 #include <string_view>
 
 #include "weir/core/detail/immortal.hpp"
+#include "weir/trace/detail/ring_layout.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -29,6 +32,7 @@ class NameTable {
  public:
   static constexpr std::uint32_t overflow = 0, max_names = 1u << 16;
   static constexpr std::size_t max_name_bytes = 1024, max_text_bytes = 16u << 20;
+  static constexpr std::size_t shared_bytes = sizeof(NamesPage) + max_text_bytes + max_names * 16;  // a word and padding each
 
   /// The id of `text`, the same for the life of the process.
   std::uint32_t intern(std::string_view text) noexcept {
@@ -46,6 +50,14 @@ class NameTable {
     const Entry* entry = id < max_names && ids_ != nullptr ? ids_[id].load(std::memory_order_acquire) : nullptr;
     return entry == nullptr ? std::string_view{} : std::string_view{entry->text(), entry->size};
   }
+  /// From now on all names, those that are there too, are written to `page` and behind it: shared_bytes in all.
+  void share(NamesPage* page) noexcept {
+    std::lock_guard lock(mutex_);
+    shared_ = page;
+    for (std::uint32_t id = 1; id < count_; ++id) write_out(*ids_[id].load(std::memory_order_relaxed));
+  }
+  /// In the child of a fork, which does not have that memory. Requires: mutex() held.
+  void forget_shared() noexcept { shared_ = nullptr; }
   /// How many times a text found no place.
   std::uint64_t overflowed() const noexcept { return overflowed_.load(std::memory_order_relaxed); }
   /// Held around fork(), so that the child finds the table whole.
@@ -97,6 +109,7 @@ class NameTable {
     auto* entry = ::new (memory) Entry{hash, count_++, static_cast<std::uint32_t>(text.size())};
     if (!text.empty()) std::memcpy(entry->text(), text.data(), text.size());
     bytes_ += text.size();
+    write_out(*entry);
     std::size_t i = hash % slot_count;
     while (slots_[i].load(std::memory_order_relaxed) != nullptr) i = (i + 1) % slot_count;
     ids_[entry->id].store(entry, std::memory_order_release);
@@ -104,12 +117,24 @@ class NameTable {
     return entry->id;
   }
 
+  // Requires: mutex_ held.
+  void write_out(const Entry& entry) noexcept {
+    if (shared_ == nullptr) return;
+    const std::uint64_t head = shared_->head.load(std::memory_order_relaxed);
+    std::byte* out = reinterpret_cast<std::byte*>(shared_ + 1) + head;
+    const std::uint64_t word = name_word(entry.id, entry.size);
+    std::memcpy(out, &word, sizeof word);
+    if (entry.size != 0) std::memcpy(out + sizeof word, entry.text(), entry.size);
+    shared_->head.store(head + sizeof word + padded(entry.size), std::memory_order_release);  // before any record has the id
+  }
+
   std::atomic<Entry*>* const slots_;  // by hash
   std::atomic<Entry*>* const ids_;
   std::atomic<std::uint64_t> overflowed_{0};
   std::mutex mutex_;
-  std::uint32_t count_ = 1;  // guarded by mutex_; id 0 is the overflow
-  std::size_t bytes_ = 0;    // guarded by mutex_
+  NamesPage* shared_ = nullptr;  // guarded by mutex_
+  std::uint32_t count_ = 1;      // guarded by mutex_; id 0 is the overflow
+  std::size_t bytes_ = 0;        // guarded by mutex_
 };
 
 WEIR_SHARED_STATE inline NameTable& name_table() noexcept {

@@ -1,9 +1,9 @@
 #pragma once
 // How a ring looks in memory: one header page, then a power of two of data. Fixed layout, no pointers, no implicit padding:
-// the same bytes can lie in a sealed memfd and be read by another process.
+// the same bytes lie in a sealed memfd and are read by the collector (docs/wire_format.md).
 //
-//   page  ┌ identity │ head, counts (owner) │ tail (reader) │ closed │ open spans: 64 × 48 bytes ┐  4096 bytes
-//   data  ┌ record │ record │ … │ pad ┐                                            capacity bytes
+//   page  ┌ identity │ head, counts (owner) │ acknowledged (reader) │ closed │ open spans: 64 × 48 bytes ┐  4096 bytes
+//   data  ┌ record │ record │ … │ pad ┐                                                       capacity bytes
 //
 // A record is contiguous, a multiple of 16 bytes, and begins with a header word:
 //   bits 0..15 length / 8   16..23 type   24..31 attribute count   32..63 name id
@@ -12,6 +12,10 @@
 //
 // An open span is one whose slot has a span id. The owner writes the other fields first and the id last (release); whoever
 // ends the span stores 0. A reader copies a slot and looks at the id again: the same id before and after, a valid copy.
+//
+// Names are in a memory of their own, one for the process: a header page, then entries, each a word (bits 0..31 id, 32..63
+// length in bytes) and the text, padded with zeros to 8 bytes. Ids are given from 1 on, in order. A name is there before the
+// first record that uses it.
 
 #include <atomic>
 #include <bit>
@@ -40,7 +44,7 @@ static_assert(sizeof(OpenSpan) == 48);
 struct RingPage {
   std::uint64_t magic = ring_magic;
   std::uint32_t version = ring_version, pid = 0;
-  std::uint64_t tid = 0, capacity = 0;
+  std::uint64_t capacity = 0, reserved0 = 0;
 
   // Written by the owner only.
   alignas(128) std::atomic<std::uint64_t> head{0};  // bytes written, monotonic
@@ -49,13 +53,60 @@ struct RingPage {
   std::atomic<std::uint64_t> dropped_too_large{0};  // spans
   std::atomic<std::uint64_t> truncated{0};          // attributes cut or left out
 
-  alignas(128) std::atomic<std::uint64_t> tail{0};    // written by the reader: bytes the owner may reuse
+  // Written by the reader only: the bytes that the owner may use again, and the span records that were in them. Of the two
+  // `current & 1` counts, so that both numbers change at once, whenever the reader is killed.
+  alignas(128) std::atomic<std::uint64_t> current{0};
+  struct Acknowledged {
+    std::atomic<std::uint64_t> tail{0}, taken{0};
+  } acknowledged[2];
+
   alignas(128) std::atomic<std::uint32_t> closed{0};  // the thread has ended
 
   alignas(512) OpenSpan open[open_slots] = {};
   std::byte reserved[512] = {};
 };
-static_assert(offsetof(RingPage, open) == 512 && sizeof(RingPage) == 4096);
+static_assert(offsetof(RingPage, head) == 128 && offsetof(RingPage, current) == 256 && offsetof(RingPage, closed) == 384 &&
+              offsetof(RingPage, open) == 512 && sizeof(RingPage) == 4096);
+
+/// What the reader of a ring has acknowledged.
+struct Acknowledgement {
+  std::uint64_t tail = 0, taken = 0;
+};
+/// The tail alone. Whoever writes over what is before it has seen that the reader is done.
+inline std::uint64_t acknowledged_tail(const RingPage& page) noexcept {
+  return page.acknowledged[page.current.load(std::memory_order_acquire) & 1].tail.load(std::memory_order_acquire);
+}
+inline Acknowledgement acknowledged(const RingPage& page) noexcept {
+  Acknowledgement result;
+  for (int i = 0; i < 64; ++i) {  // a reader that writes without an end is none of ours
+    const std::uint64_t current = page.current.load(std::memory_order_acquire);
+    const RingPage::Acknowledged& slot = page.acknowledged[current & 1];
+    result = {slot.tail.load(std::memory_order_acquire), slot.taken.load(std::memory_order_acquire)};
+    if (page.current.load(std::memory_order_relaxed) == current) break;
+  }
+  return result;
+}
+/// By the reader, when it is done with what is before `tail`.
+inline void acknowledge(RingPage& page, Acknowledgement to) noexcept {
+  const std::uint64_t next = page.current.load(std::memory_order_relaxed) + 1;
+  RingPage::Acknowledged& slot = page.acknowledged[next & 1];
+  slot.tail.store(to.tail, std::memory_order_release);
+  slot.taken.store(to.taken, std::memory_order_release);
+  page.current.store(next, std::memory_order_release);
+}
+
+inline constexpr std::uint64_t names_magic = 0x31454d414e524557;  // "WERNAME1"
+
+/// In front of the names.
+struct NamesPage {
+  std::uint64_t magic = names_magic;
+  std::uint32_t version = ring_version, pid = 0;
+  alignas(64) std::atomic<std::uint64_t> head{0};  // bytes of entries
+  std::byte reserved[4024] = {};
+};
+static_assert(offsetof(NamesPage, head) == 64 && sizeof(NamesPage) == 4096);
+
+constexpr std::uint64_t name_word(std::uint32_t id, std::uint64_t bytes) noexcept { return id | bytes << 32; }
 
 enum class RecordType : std::uint8_t { span = 1, pad = 2 };
 

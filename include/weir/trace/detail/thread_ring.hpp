@@ -2,12 +2,13 @@
 // ThreadRing: the writing side of one thread's ring, and what else a thread needs to make a span: identifiers, the cache of
 // name ids, the slots for open spans. The reading side is the sender's (src/trace/ring_set.hpp).
 //
-//   owner  ─ reserve(bytes) ─ copy ─ commit(bytes) ─▶ page.head ─▶ reader ─▶ page.tail ─▶ owner reserves again
+//   owner  ─ reserve(bytes) ─ copy ─ commit(bytes) ─▶ page.head ─▶ reader ─▶ tail ─▶ owner reserves again
 //
 // The owner remembers how far it may write without looking (`limit_`): the nearest of the reader's position, the end of the
 // data, and the half-full mark. Only there it looks at the reader's position, pads the end, asks for a drain, or drops.
 //
-// A ring belongs to its thread and to its sender; the last of the two to let go returns it to where its memory came from.
+// A ring belongs to its thread and to its sender; the last of the two to let go returns it to where its memory came from. A
+// sender gives a ring whose thread has let go to the next thread: positions and counts go on from where they were.
 
 #include <atomic>
 #include <bit>
@@ -147,8 +148,17 @@ class alignas(128) ThreadRing {
     }
     return false;
   }
-  /// The sender is gone; the thread may let go when it comes by.
-  bool orphaned() const noexcept { return owners_.load(std::memory_order_relaxed) == 1; }
+  /// Asked by one of the two owners: the other has let go, and all that it did is seen.
+  bool orphaned() const noexcept { return owners_.load(std::memory_order_acquire) == 1; }
+  /// By the sender, of a ring whose thread has let go: makes it ready for another.
+  void reopen() noexcept {
+    owners_.store(2, std::memory_order_relaxed);
+    page_->closed.store(0, std::memory_order_relaxed);
+    limit_ = position_;
+    woken_at_ = UINT64_MAX;
+    free_ = 0;
+    reclaim_slots();
+  }
   /// By the owner, as its last act: no more records.
   void close() noexcept { page_->closed.store(1, std::memory_order_release); }
   /// By each of the two owners, once.
@@ -197,7 +207,7 @@ class alignas(128) ThreadRing {
       add(page_->dropped_too_large, 1);
       return false;
     }
-    const std::uint64_t tail = page_->tail.load(std::memory_order_acquire);  // the reader is done with what is before it
+    const std::uint64_t tail = acknowledged_tail(*page_);
     const std::uint64_t free_end = tail + capacity;
     std::uint64_t lap_end = (position_ | mask_) + 1;
     const std::uint64_t padding = lap_end - position_ < bytes ? lap_end - position_ : 0;
