@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "weir/core/clock.hpp"
 #include "weir/core/context.hpp"
@@ -42,7 +43,7 @@ class ForkListener {
 struct TracerEntry {
   std::atomic<std::uint64_t> active_id{0};  // what each span reads first: `id`, Process::off_id or Process::stopped_id
   std::uint64_t id = 0;
-  std::shared_ptr<Sender> sender;
+  std::shared_ptr<Sender> sender;  // guarded by the process's mutex
   std::chrono::milliseconds stop_timeout{};
   Ticker ticker{Ticker::Source::steady};
   AttributeLimits limits;
@@ -60,12 +61,16 @@ class Process {
  public:
   static constexpr std::uint64_t off_id = 0, stopped_id = UINT64_MAX;  ///< no tracer's
 
-  void add(TracerEntry& entry) noexcept {
+  /// The entry is one that was just made, or was removed. Its other fields are set.
+  void add(TracerEntry& entry, std::shared_ptr<Sender> sender) noexcept {
     prepare();
     std::lock_guard lock(mutex_);
+    entry.sender = std::move(sender);
     entry.id = ++last_id_;
     entry.generation = generation();
+    entry.stopped_at_exit = false;
     entry.active_id.store(entry.id, std::memory_order_relaxed);
+    entry.previous = nullptr;
     entry.next = tracers_;
     if (tracers_ != nullptr) tracers_->previous = &entry;
     tracers_ = &entry;
@@ -75,11 +80,19 @@ class Process {
     entry.stopped.store(true, std::memory_order_relaxed);
     entry.active_id.store(stopped_id, std::memory_order_relaxed);
   }
-  /// When it returns, no thread is in the entry's sender any more through the entry, and none gets there.
-  void remove(TracerEntry& entry) noexcept {
+  /// When it returns, no thread is in the entry's sender any more through the entry, and none gets there. Spans that begin from
+  /// now on are those of a tracer that is off. Returns the sender.
+  std::shared_ptr<Sender> remove(TracerEntry& entry) noexcept {
     std::lock_guard lock(mutex_);
+    entry.active_id.store(off_id, std::memory_order_relaxed);
     (entry.previous != nullptr ? entry.previous->next : tracers_) = entry.next;
     if (entry.next != nullptr) entry.next->previous = entry.previous;
+    return std::move(entry.sender);
+  }
+  /// nullptr: the tracer is off.
+  std::shared_ptr<Sender> sender_of(const TracerEntry& entry) noexcept {
+    std::lock_guard lock(mutex_);
+    return entry.sender;
   }
   void add(ForkListener& listener) noexcept {
     prepare();

@@ -14,7 +14,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept
   detail::ThreadState& thread = detail::thread_state;
   detail::ThreadRing* ring = thread.ring;
   if (thread.tracer_id != tracer_id_ || !thread.sampled()) [[unlikely]] {
-    ring = thread.sampled() ? tracer.attach() : nullptr;
+    ring = thread.sampled() ? tracer.attach(tracer_id_) : nullptr;
     if (ring == nullptr) {
       thread_ = &thread;
       decline(detail::position());
@@ -39,7 +39,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   const detail::ThreadState& thread = detail::thread_state;
   detail::ThreadRing* ring = thread.ring;
   if (thread.tracer_id != tracer_id_ || !parent.sampled()) [[unlikely]] {
-    ring = parent.sampled() ? tracer.attach() : nullptr;
+    ring = parent.sampled() ? tracer.attach(tracer_id_) : nullptr;
     if (ring == nullptr) {
       decline(detail::ContextAccess::position(parent));
       return;
