@@ -97,7 +97,7 @@ void child_with_attributes(benchmark::State& state) {
     span.set("method", method);
     span.set("path", path);
     span.set("customer", customer);
-    span.set("rows", i);
+    span.set("rows", static_cast<std::int64_t>(i));
     bench::escape(&span);
   });
 }

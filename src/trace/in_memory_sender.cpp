@@ -52,11 +52,13 @@ struct InMemorySender::Impl final : detail::ForkListener {
   TracerStats stats() const {  // live.mutex held
     const detail::RingSet::Totals totals = live.rings.totals();
     TracerStats stats;
-    stats.emitted = totals.written + totals.dropped_full + totals.dropped_too_large;
+    stats.emitted = totals.written + totals.dropped_full + totals.dropped_too_large + totals.dropped_reentrant;
     stats.delivered = live.delivered;
     stats.dropped_full = totals.dropped_full;
     stats.dropped_too_large = totals.dropped_too_large;
+    stats.dropped_reentrant = totals.dropped_reentrant;
     stats.truncated_attributes = totals.truncated;
+    stats.not_sampled = totals.not_sampled;
     (live.stopped ? stats.dropped_stopped : stats.in_flight) = totals.written - totals.taken;
     return stats;
   }
@@ -124,8 +126,8 @@ void InMemorySender::start(const SenderSetup& setup) noexcept {
 detail::ThreadRing* InMemorySender::open_ring() noexcept { return impl_->live.rings.open(); }
 
 void InMemorySender::wake() noexcept {
-  std::lock_guard lock(impl_->live.mutex);
-  if (impl_->live.stopped) return;  // what is in the rings counts as dropped
+  std::unique_lock lock(impl_->live.mutex, std::try_to_lock);  // whoever has it empties the rings, or we interrupted it
+  if (!lock || impl_->live.stopped) return;                    // after stop(), what is in the rings counts as dropped
   impl_->drain();
 }
 

@@ -88,7 +88,9 @@ RingSet::Totals RingSet::totals() const noexcept {
     totals.written += written;
     totals.dropped_full += page.dropped_full.load(std::memory_order_relaxed);
     totals.dropped_too_large += page.dropped_too_large.load(std::memory_order_relaxed);
+    totals.dropped_reentrant += page.dropped_reentrant.load(std::memory_order_relaxed);
     totals.truncated += page.truncated.load(std::memory_order_relaxed);
+    totals.not_sampled += page.not_sampled.load(std::memory_order_relaxed);
   }
   return totals;
 }

@@ -60,7 +60,8 @@ class RingSet {
     std::size_t ring_bytes, max_rings, max_total_bytes;
   };
   struct Totals {
-    std::uint64_t written = 0, taken = 0, dropped_full = 0, dropped_too_large = 0, truncated = 0;  // spans; attributes
+    std::uint64_t written = 0, taken = 0, dropped_full = 0, dropped_too_large = 0, dropped_reentrant = 0;  // spans
+    std::uint64_t truncated = 0, not_sampled = 0;                                                          // attributes; traces
   };
   static constexpr std::size_t max_idle = 16;  // rings without a thread that keep their memory
 

@@ -196,7 +196,7 @@ bool Pump::start() noexcept {
 std::uint64_t Pump::drops() const noexcept {
   const detail::RingSet::Totals totals = rings_.totals();
   const std::uint64_t unwritten = config_.setup.unwritten != nullptr ? config_.setup.unwritten->load(std::memory_order_relaxed) : 0;
-  return totals.dropped_full + totals.dropped_too_large + too_large_.load(std::memory_order_relaxed) + unwritten;
+  return totals.dropped_full + totals.dropped_too_large + totals.dropped_reentrant + too_large_.load(std::memory_order_relaxed) + unwritten;
 }
 
 TracerStats Pump::stats() const noexcept {
@@ -204,10 +204,12 @@ TracerStats Pump::stats() const noexcept {
   TracerStats stats;
   stats.delivered = delivered_.load(std::memory_order_relaxed);
   const detail::RingSet::Totals totals = rings_.totals();
-  stats.emitted = totals.written + totals.dropped_full + totals.dropped_too_large;
+  stats.emitted = totals.written + totals.dropped_full + totals.dropped_too_large + totals.dropped_reentrant;
   stats.dropped_full = totals.dropped_full;
   stats.dropped_too_large = totals.dropped_too_large + too_large_.load(std::memory_order_relaxed);
+  stats.dropped_reentrant = totals.dropped_reentrant;
   stats.truncated_attributes = totals.truncated;
+  stats.not_sampled = totals.not_sampled;
   stats.unacknowledged = unacknowledged_.load(std::memory_order_relaxed);
   stats.connects = connects_.load(std::memory_order_relaxed);
   (stopped_ && !running_ ? stats.dropped_stopped : stats.in_flight) = totals.written - totals.taken;

@@ -221,7 +221,7 @@ TEST_CASE("many threads copy, change and drop one context") {
 TEST_CASE("contexts that ended out of order are skipped, the oldest forgotten beyond eight") {
   using namespace weir::detail;
   ThreadState thread;
-  for (std::uint64_t i = 2; i <= 20; ++i) note_ended(thread, SpanId{i}, TraceId{9, 9}, SpanId{i - 1});
+  for (std::uint64_t i = 2; i <= 20; ++i) note_ended(thread, SpanId{i}, {TraceId{9, 9}, SpanId{i - 1}});
   CHECK(thread.ended_count == 8);
   thread.span = SpanId{20};
   skip_ended(thread);

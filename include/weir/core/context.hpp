@@ -42,7 +42,7 @@ class Context {
   bool sampled() const noexcept { return (flags_ & detail::flag_sampled) != 0; }
   /// The flags of W3C Trace Context: bit 0 sampled, bit 1 random trace id. Others are not kept. Of no trace: those of the one
   /// that begins under it.
-  std::uint8_t trace_flags() const noexcept { return flags_; }
+  std::uint8_t trace_flags() const noexcept { return flags_ & detail::sent_flags; }
   /// True when it belongs to a trace.
   bool valid() const noexcept { return trace_.valid(); }
   /// Of the request, in the words of whoever named it; empty: none. Lives as long as this context.
@@ -89,7 +89,7 @@ class Context {
 
   /// Whether all they say is the same.
   friend bool operator==(const Context& a, const Context& b) noexcept {
-    return a.trace_ == b.trace_ && a.span_ == b.span_ && a.flags_ == b.flags_ && a.operation_ == b.operation_ &&
+    return a.trace_ == b.trace_ && a.span_ == b.span_ && a.trace_flags() == b.trace_flags() && a.operation_ == b.operation_ &&
            a.request_id() == b.request_id() && a.tracestate() == b.tracestate() && a.baggage() == b.baggage() &&
            a.deadline() == b.deadline();
   }

@@ -37,10 +37,15 @@ class Tracer;
 class ScopedSpan {
  public:
   /// A child of the calling thread's ambient context, or a root if that belongs to no trace; current until it ends.
-  ScopedSpan(Tracer& tracer, Name name, SpanKind kind = SpanKind::function) noexcept;
+  /// `attributes` are as if set() at once; samplers see them, too.
+  [[gnu::always_inline]] ScopedSpan(Tracer& tracer, Name name, SpanKind kind = SpanKind::function) noexcept;
+  ScopedSpan(Tracer& tracer, Name name, SpanKind kind, Attributes attributes) noexcept;
   /// A child of `parent`, or a root if that belongs to no trace. The ambient context stays as it is.
   ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind = SpanKind::function) noexcept;
-  ~ScopedSpan() { end(); }
+  ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind, Attributes attributes) noexcept;
+  [[gnu::always_inline]] ~ScopedSpan() {
+    if (state_ > State::done) destroy();
+  }
   ScopedSpan(const ScopedSpan&) = delete;
   ScopedSpan& operator=(const ScopedSpan&) = delete;
 
@@ -53,50 +58,90 @@ class ScopedSpan {
     set("error.message", message);
   }
   /// Ends the span now. Idempotent.
-  void end() noexcept;
+  void end() noexcept {
+    if (state_ > State::with_parent) finish();
+  }
 
-  /// For its children, here, on other threads, in other processes. Of a span that is not recorded: its parent's.
+  /// For its children, here, on other threads, in other processes. Of a span that is not recorded: its parent's; of the first
+  /// span of a trace that is not sampled: of that trace.
   /// What is not of the span (request id, deadline, baggage, operation) is its parent's; of one in the ambient context, what
   /// is ambient when this is called.
   Context context() const noexcept;
   /// False: attributes need not be computed.
-  bool recording() const noexcept { return state_ > State::done; }
+  bool recording() const noexcept { return state_ > State::not_sampled; }
 
  private:
   enum class State : std::uint8_t {
-    off,      // in the ambient context, of a tracer that is off
-    done,     // ended, or never recorded
-    plain,    // has a slot, its attributes are in inline_, none of them was cut
-    special,  // anything else: ends on the slow path
+    off,          // in the ambient context, of a tracer that is off
+    done,         // ended, or never recorded
+    with_parent,  // the same, but what it holds of its explicit parent has to be released
+    not_sampled,  // the first of a trace that is not sampled, in the ambient context
+    plain,        // has a slot, its attributes are in inline_, none of them was cut
+    special,      // anything else: ends on the slow path
   };
-  static constexpr std::size_t inline_bytes = 448, max_attribute_bytes = detail::max_record_bytes - sizeof(detail::SpanRecord) - 16;
+  struct Parent {
+    detail::ContextDataRef data;
+    detail::OperationRef operation;
+  };
+  static constexpr std::uint32_t inline_bytes = 448;
+  static constexpr std::size_t max_attribute_bytes = detail::max_record_bytes - sizeof(detail::SpanRecord) - 16;
+  // Of left_: one attribute, one of 8 bytes of room, and the bits that show when something does not fit.
+  static constexpr std::uint64_t one_attribute = 1u << 17, one_word = 1, no_room = ~std::uint64_t{0x7ffeffff};
 
-  void begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, const Name& name, SpanKind kind) noexcept;
+  void start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  void start_slowly(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  void start_under(const Context& parent, Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  void begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name, SpanKind kind, SpanId span) noexcept;
+  void begin_without_slot(std::uint64_t tracer_id) noexcept;
   void decline(const detail::Position& parent) noexcept;
+  void refuse(const detail::ThreadState& thread, const detail::Position& parent) noexcept;
+  void become_special() noexcept;
+  void set_all(const Attributes& attributes) noexcept;
   void put_text(std::uint32_t key, std::string_view text) noexcept;
   void put_word(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept;
+  bool fits(std::uint64_t words) const noexcept { return ((left_ - one_attribute - words) & no_room) == 0; }
+  std::byte* take_room(std::uint64_t words) noexcept;
+  void put_text_slowly(std::uint32_t key, std::string_view text) noexcept;
+  void put_word_slowly(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept;
   bool make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept;
   bool make_room(std::size_t bytes) noexcept;
   void merge_equal_keys() noexcept;
-  bool write(detail::ThreadRing& ring) noexcept;
-  void end_slowly() noexcept;
-  void restore_context(detail::ThreadState& thread) const noexcept;
+  bool quick() const noexcept;
+  void write(detail::ThreadRing& ring, const std::byte* attributes, std::uint64_t bytes) noexcept;
+  void finish() noexcept;
+  void finish_slowly() noexcept;
+  void destroy() noexcept;
+  void destroy_slowly() noexcept;
+  void restore_context(detail::ThreadState& thread) noexcept;
+  void restore_context_slowly() noexcept;
 
+  State ended() const noexcept { return thread_ != nullptr ? State::done : State::with_parent; }
+  bool on_heap() const noexcept { return end_ != inline_ + inline_bytes; }
+  std::uint32_t capacity() const noexcept { return on_heap() ? heap_bytes_ : inline_bytes; }
+  std::byte* attributes() const noexcept { return end_ - capacity(); }
+  std::uint32_t size() const noexcept { return capacity() - 8 * static_cast<std::uint16_t>(left_); }
+  std::uint32_t count() const noexcept { return limits_.count - static_cast<std::uint32_t>(left_ / one_attribute); }
+
+  // A constructor writes what its span needs, and no more.
   State state_ = State::off;
-  std::uint8_t flags_ = detail::new_trace_flags;
-  bool root_ = false;  // of the ambient context: there was no trace before
-  std::uint8_t slot_ = detail::no_slot;
-  std::uint32_t count_ = 0;  // attributes
-  std::uint32_t size_ = 0;   // bytes of attributes, a multiple of 8
-  std::uint32_t capacity_ = inline_bytes;
-  std::uint32_t truncated_ = 0;  // attributes
+  std::uint8_t flags_;  // of its context
+  std::uint8_t slot_;
+  bool first_;                   // of its trace here: it changed the ambient context's flags
+  bool root_;                    // and its trace; only if first_
+  std::uint8_t previous_flags_;  // only if first_
+  // Room for attributes: bits 0..15 words, 17..30 attributes; 0 while it takes none. What there is ends at `end_`.
+  std::uint64_t left_ = 0;
+  std::byte* end_;
   detail::AttributeLimits limits_;
-  std::uint64_t tracer_id_ = 0;
-  detail::ThreadRing* ring_ = nullptr;     // where its slot is; alive as long as the slot is taken
-  detail::ThreadState* thread_ = nullptr;  // whose ambient context it is; nullptr: nobody's
-  detail::ContextDataRef data_;            // of an explicit parent
-  detail::OperationRef operation_;         // of an explicit parent
-  std::byte* attributes_;                  // inline_ or the heap
+  std::uint32_t heap_bytes_;
+  std::uint32_t truncated_;      // attributes; only of a special one
+  detail::ThreadRing* ring_;     // where its slot is; alive as long as the slot is taken
+  std::uint64_t tracer_id_;      // without a slot
+  std::uint64_t generation_;     // without a slot: of the process it began in
+  detail::ThreadState* thread_;  // whose ambient context it is; nullptr: nobody's
+  union {
+    Parent parent_;  // of one with an explicit parent
+  };
   alignas(16) detail::SpanRecord record_;
   alignas(16) std::byte inline_[inline_bytes + 16];  // 16 more: zeros after the last attribute
 };

@@ -43,12 +43,16 @@ struct TracerStats {
   std::uint64_t dropped_no_ring = 0;    ///< the bound on rings or on their memory was reached
   std::uint64_t dropped_stopped = 0;    ///< begun or ended after stop(), or not sent in time by it
   std::uint64_t dropped_too_large = 0;  ///< a record larger than a ring takes, or a line longer than a collector takes
+  std::uint64_t dropped_reentrant = 0;  ///< in a signal handler that came while its thread began or ended another
   std::uint64_t in_flight = 0;          ///< written and not yet delivered
   std::uint64_t unacknowledged = 0;     ///< of those delivered: accepted by the kernel for a collector that then went away
   std::uint64_t truncated_attributes = 0;
   std::uint64_t connects = 0;
+  std::uint64_t not_sampled = 0;  ///< traces that began here and are not recorded; no part of `emitted`
 
-  std::uint64_t dropped() const noexcept { return dropped_full + dropped_no_ring + dropped_stopped + dropped_too_large; }
+  std::uint64_t dropped() const noexcept {
+    return dropped_full + dropped_no_ring + dropped_stopped + dropped_too_large + dropped_reentrant;
+  }
 };
 
 /// What flush() and stop() achieved.

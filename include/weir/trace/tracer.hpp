@@ -58,14 +58,23 @@ class Tracer {
 
   /// A child of the ambient context, current until it ends.
   [[nodiscard]] ScopedSpan enter(Name name, SpanKind kind = SpanKind::function) noexcept { return ScopedSpan(*this, name, kind); }
+  /// The same with attributes, which samplers see, too.
+  [[nodiscard]] ScopedSpan enter(Name name, SpanKind kind, Attributes attributes) noexcept {
+    return ScopedSpan(*this, name, kind, attributes);
+  }
   /// A child of `parent`; the ambient context stays as it is, and the span may end on another thread.
   [[nodiscard]] ScopedSpan enter(const Context& parent, Name name, SpanKind kind = SpanKind::function) noexcept {
     return ScopedSpan(*this, parent, name, kind);
+  }
+  [[nodiscard]] ScopedSpan enter(const Context& parent, Name name, SpanKind kind, Attributes attributes) noexcept {
+    return ScopedSpan(*this, parent, name, kind, attributes);
   }
 
   TracerStats stats() const noexcept;
   /// Delivers what ended before the call. Returns early when that is done.
   FlushResult flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept {
+    if (off()) return {};
+    const detail::Undisturbed undisturbed;
     const std::shared_ptr<Sender> sender = detail::process().sender_of(entry_);
     return sender == nullptr ? FlushResult{} : completed(sender->flush(std::chrono::steady_clock::now() + timeout));
   }
@@ -78,7 +87,10 @@ class Tracer {
 
   void begin(std::shared_ptr<Sender> sender, TracerOptions options);
   void end() noexcept;  // as it was before begin()
-  detail::ThreadRing* attach(std::uint64_t id) noexcept;
+  bool off() const noexcept { return entry_.active_id.load(std::memory_order_relaxed) == detail::Process::off_id; }
+  bool declines(std::uint8_t flags) const noexcept;
+  bool samples(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
+  detail::ThreadRing* attach() noexcept;
   FlushResult completed(FlushResult result) const noexcept {
     result.dropped = stats().dropped();
     return result;
@@ -96,6 +108,7 @@ inline void Tracer::begin(std::shared_ptr<Sender> sender, TracerOptions options)
   entry_.refusals.store(0, std::memory_order_relaxed);
   entry_.dropped_no_ring.store(0, std::memory_order_relaxed);
   entry_.dropped_stopped.store(0, std::memory_order_relaxed);
+  entry_.dropped_reentrant.store(0, std::memory_order_relaxed);
   entry_.stop_timeout = options.stop_timeout;
   entry_.ticker = detail::Ticker(options.clock);
   entry_.limits.count = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attributes, 255));
@@ -106,12 +119,14 @@ inline void Tracer::begin(std::shared_ptr<Sender> sender, TracerOptions options)
 }
 
 inline void Tracer::end() noexcept {
-  if (detail::process().sender_of(entry_) == nullptr) return;
+  if (off()) return;
   (void)stop(entry_.stop_timeout);
   (void)detail::process().remove(entry_);
 }
 
 inline FlushResult Tracer::stop(std::chrono::milliseconds timeout) noexcept {
+  if (off()) return {};
+  const detail::Undisturbed undisturbed;
   const std::shared_ptr<Sender> sender = detail::process().sender_of(entry_);
   if (sender == nullptr) return {};
   const Sender::Deadline deadline = std::chrono::steady_clock::now() + timeout;
@@ -120,18 +135,42 @@ inline FlushResult Tracer::stop(std::chrono::milliseconds timeout) noexcept {
 }
 
 inline TracerStats Tracer::stats() const noexcept {
+  if (off()) return {};
+  const detail::Undisturbed undisturbed;
   const std::shared_ptr<Sender> sender = detail::process().sender_of(entry_);
   if (sender == nullptr) return {};
   TracerStats stats = sender->stats();
+  const std::uint64_t reentrant = entry_.dropped_reentrant.load(std::memory_order_relaxed);
   const std::uint64_t no_ring = entry_.dropped_no_ring.load(std::memory_order_relaxed);
   const std::uint64_t stopped = entry_.dropped_stopped.load(std::memory_order_relaxed);
-  stats.emitted += no_ring + stopped;
+  stats.emitted += no_ring + stopped + reentrant;
+  stats.dropped_reentrant += reentrant;
   stats.dropped_no_ring += no_ring;
   stats.dropped_stopped += stopped;
   return stats;
 }
 
-[[gnu::noinline, gnu::cold]] inline detail::ThreadRing* Tracer::attach(std::uint64_t id) noexcept {
+/// Whether it was decided before, here or by the caller, that nothing under a context with these flags is recorded.
+inline bool Tracer::declines(std::uint8_t flags) const noexcept {
+  return (flags & (detail::flag_sampled | detail::flag_fresh)) == 0 &&
+         ((flags & detail::flag_remote) == 0 || entry_.follows_callers.load(std::memory_order_relaxed));
+}
+
+/// Whether the trace is recorded of which a first span begins here. `flags`: of the context that it begins under.
+inline bool Tracer::samples(TraceId trace, std::uint8_t flags, const Name&, const Attributes*) noexcept {
+  if ((flags & detail::flag_remote) != 0 && entry_.follows_callers.load(std::memory_order_relaxed)) return true;  // or it was declined
+  if (trace.low >> 1 < entry_.threshold.load(std::memory_order_relaxed)) return true;
+  detail::thread_state.ring->count_not_sampled();
+  return false;
+}
+
+[[gnu::noinline, gnu::cold]] inline detail::ThreadRing* Tracer::attach() noexcept {
+  if (detail::thread_state.tracer_id == detail::SpanSection::busy_id) {
+    entry_.dropped_reentrant.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
+  }
+  const std::uint64_t id = entry_.active_id.load(std::memory_order_relaxed);
+  if (id == detail::Process::off_id) return nullptr;  // since a moment ago
   if (id == detail::Process::stopped_id || entry_.stopped.load(std::memory_order_relaxed)) {
     entry_.dropped_stopped.fetch_add(1, std::memory_order_relaxed);
     return nullptr;

@@ -23,6 +23,9 @@ struct ContextData;
 
 /// W3C Trace Context, 3.2.2.5.
 inline constexpr std::uint8_t flag_sampled = 1, flag_random = 2;
+/// Of our own, never sent: the trace came in with its header, or began with the context. Either way no span of it was here yet.
+inline constexpr std::uint8_t flag_remote = 0x40, flag_fresh = 0x80;
+inline constexpr std::uint8_t sent_flags = flag_sampled | flag_random;
 /// Where there is no trace: those of the trace that begins here.
 inline constexpr std::uint8_t new_trace_flags = flag_sampled | flag_random;
 
@@ -51,6 +54,7 @@ struct ThreadState {
     SpanId span;
     TraceId previous_trace;
     SpanId previous_span;
+    std::uint8_t previous_flags;
   };
   Ended ended[8] = {};
 
@@ -74,13 +78,13 @@ inline void set_position(const Position& position) noexcept {
 }
 
 /// `span` ended out of order.
-inline void note_ended(ThreadState& thread, SpanId span, TraceId previous_trace, SpanId previous_span) noexcept {
+inline void note_ended(ThreadState& thread, SpanId span, const Position& previous) noexcept {
   constexpr std::size_t capacity = sizeof thread.ended / sizeof thread.ended[0];
   if (thread.ended_count == capacity) {  // forget the oldest
     for (std::size_t i = 1; i < capacity; ++i) thread.ended[i - 1] = thread.ended[i];
     --thread.ended_count;
   }
-  thread.ended[thread.ended_count++] = {span, previous_trace, previous_span};
+  thread.ended[thread.ended_count++] = {span, previous.trace, previous.span, previous.flags};
 }
 
 /// Moves the ambient context off spans that have ended.
@@ -89,6 +93,7 @@ inline void skip_ended(ThreadState& thread) noexcept {
     if (thread.ended[i].span != thread.span || !thread.span.valid()) continue;
     thread.trace = thread.ended[i].previous_trace;
     thread.span = thread.ended[i].previous_span;
+    thread.flags = thread.ended[i].previous_flags;
     for (std::size_t j = i + 1; j < thread.ended_count; ++j) thread.ended[j - 1] = thread.ended[j];
     i = --thread.ended_count;  // start over
   }
@@ -97,10 +102,34 @@ inline void skip_ended(ThreadState& thread) noexcept {
 /// Moves the ambient context from `span`, which ends, back to `previous`. If it is not the ambient one (what began under it
 /// is still open), that is noted for whoever comes back to it.
 inline void leave_ambient(SpanId span, const Position& previous) noexcept {
-  if (thread_state.span != span) return note_ended(thread_state, span, previous.trace, previous.span);
+  if (thread_state.span != span) return note_ended(thread_state, span, previous);
   set_position(previous);
   if (thread_state.ended_count != 0) skip_ended(thread_state);
 }
+
+/// While one lives, the calling thread is in the middle of what a signal handler must not do as well: spans that one begins or
+/// ends on this thread are dropped, and counted. It takes the place of the tracer's id, so that spans need not look for it.
+/// Thread-safety: of one thread.
+class SpanSection {
+ public:
+  static constexpr std::uint64_t busy_id = UINT64_MAX - 1;  ///< no tracer's
+
+  explicit SpanSection(ThreadState& thread) noexcept : tracer_id(thread.tracer_id), thread_(thread) {
+    thread.tracer_id = busy_id;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  ~SpanSection() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    thread_.tracer_id = tracer_id;
+  }
+  SpanSection(const SpanSection&) = delete;
+  SpanSection& operator=(const SpanSection&) = delete;
+
+  std::uint64_t tracer_id;  ///< of the thread, when this ends
+
+ private:
+  ThreadState& thread_;
+};
 
 /// What a context says beyond its ids. Never changed once it is shared.
 struct ContextData {

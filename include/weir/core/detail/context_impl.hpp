@@ -116,7 +116,9 @@ inline Context Context::from_traceparent(std::string_view traceparent, std::stri
   Context context;
   if (parent) {
     context = detail::ContextAccess::make(*parent, {}, {});
+    context.flags_ |= detail::flag_remote;
   } else {
+    context.flags_ |= detail::flag_fresh;
     context.trace_ = {detail::random_word(), detail::random_word()};
     tracestate = {};
   }
@@ -129,7 +131,7 @@ inline Context Context::from_traceparent(std::string_view traceparent, std::stri
 
 inline std::string Context::traceparent() const {
   if (!valid()) return {};
-  return detail::format_traceparent({trace_, span_.valid() ? span_ : SpanId{detail::random_word()}, flags_});
+  return detail::format_traceparent({trace_, span_.valid() ? span_ : SpanId{detail::random_word()}, trace_flags()});
 }
 
 }  // namespace weir::inline v0

@@ -39,9 +39,23 @@ class ForkListener {
   ~ForkListener() = default;
 };
 
+/// What may wait or lock, on a thread of the program's: see SpanSection; and nobody cancels the thread on the way, where
+/// nothing may be thrown. Thread-safety: of one thread.
+class Undisturbed {
+ public:
+  Undisturbed() noexcept { ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state_); }
+  ~Undisturbed() { ::pthread_setcancelstate(cancel_state_, nullptr); }
+  SpanSection section{thread_state};
+
+ private:
+  int cancel_state_ = 0;
+};
+
 /// A living tracer, as the threads of the process find it.
 struct TracerEntry {
-  std::atomic<std::uint64_t> active_id{0};  // what each span reads first: `id`, Process::off_id or Process::stopped_id
+  std::atomic<std::uint64_t> active_id{UINT64_MAX - 2};                       // what each span reads first: `id`, Process::off_id or Process::stopped_id
+  std::atomic<std::uint64_t> threshold{std::uint64_t{1} << 63};  // a trace is recorded when half the low half of its id is less
+  std::atomic<bool> follows_callers{true};                       // of a trace that comes in, its caller decides
   std::uint64_t id = 0;
   std::shared_ptr<Sender> sender;  // guarded by the process's mutex
   std::chrono::milliseconds stop_timeout{};
@@ -50,7 +64,7 @@ struct TracerEntry {
   std::uint64_t id_seed = 0;  // guarded by the process's mutex: of the next ring; 0: random
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
-  std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0};
+  std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0}, dropped_reentrant{0};
   std::uint64_t generation = 0;  // guarded by the process's mutex: of the process that made it or last opened a ring
   bool stopped_at_exit = false;  // guarded by the process's mutex
   TracerEntry *previous = nullptr, *next = nullptr;
@@ -59,10 +73,11 @@ struct TracerEntry {
 /// Thread-safety: shared: safe.
 class Process {
  public:
-  static constexpr std::uint64_t off_id = 0, stopped_id = UINT64_MAX;  ///< no tracer's
+  static constexpr std::uint64_t off_id = UINT64_MAX - 2, stopped_id = UINT64_MAX;  ///< no tracer's, and no thread's
 
   /// The entry is one that was just made, or was removed. Its other fields are set.
   void add(TracerEntry& entry, std::shared_ptr<Sender> sender) noexcept {
+    const Undisturbed undisturbed;
     prepare();
     std::lock_guard lock(mutex_);
     entry.sender = std::move(sender);
@@ -83,6 +98,7 @@ class Process {
   /// When it returns, no thread is in the entry's sender any more through the entry, and none gets there. Spans that begin from
   /// now on are those of a tracer that is off. Returns the sender.
   std::shared_ptr<Sender> remove(TracerEntry& entry) noexcept {
+    const Undisturbed undisturbed;
     std::lock_guard lock(mutex_);
     entry.active_id.store(off_id, std::memory_order_relaxed);
     (entry.previous != nullptr ? entry.previous->next : tracers_) = entry.next;
@@ -91,10 +107,12 @@ class Process {
   }
   /// nullptr: the tracer is off.
   std::shared_ptr<Sender> sender_of(const TracerEntry& entry) noexcept {
+    const Undisturbed undisturbed;
     std::lock_guard lock(mutex_);
     return entry.sender;
   }
   void add(ForkListener& listener) noexcept {
+    const Undisturbed undisturbed;
     prepare();
     std::lock_guard lock(mutex_);
     listener.next_listener = listeners_;
@@ -102,6 +120,7 @@ class Process {
     listeners_ = &listener;
   }
   void remove(ForkListener& listener) noexcept {
+    const Undisturbed undisturbed;
     std::lock_guard lock(mutex_);
     (listener.previous_listener != nullptr ? listener.previous_listener->next_listener : listeners_) = listener.next_listener;
     if (listener.next_listener != nullptr) listener.next_listener->previous_listener = listener.previous_listener;
@@ -113,6 +132,8 @@ class Process {
   static ThreadRing* attached(std::uint64_t tracer_id) noexcept;
   /// The same, with a new ring if it has none. nullptr: the span is dropped, and counted if the tracer lives.
   ThreadRing* attach(std::uint64_t tracer_id) noexcept;
+  /// Counts a span of the tracer that ended in a signal handler at the wrong time; `ring`: where it has a slot, if it has one.
+  static void drop_reentrant(ThreadRing* ring, std::uint64_t tracer_id) noexcept;
 
  private:
   void prepare() noexcept;  // once: key, fork and exit handlers
@@ -163,6 +184,7 @@ inline void Process::prepare() noexcept {
             entry->refusals.store(0, std::memory_order_relaxed);
             entry->dropped_no_ring.store(0, std::memory_order_relaxed);
             entry->dropped_stopped.store(0, std::memory_order_relaxed);
+            entry->dropped_reentrant.store(0, std::memory_order_relaxed);
           }
           for (ForkListener* listener = self.listeners_; listener != nullptr; listener = listener->next_listener) listener->in_child();
           name_table().forget_shared();
@@ -174,15 +196,16 @@ inline void Process::prepare() noexcept {
 
 inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
   ThreadState& thread = thread_state;
+  SpanSection section(thread);
   for (ThreadRing** link = &thread.rings; *link != nullptr;) {
     ThreadRing* ring = *link;
     if (ring->tracer_id() == tracer_id) {
       thread.ring = ring;
-      thread.tracer_id = tracer_id;
+      section.tracer_id = tracer_id;
       return ring;
     }
     if (ring->orphaned()) {  // its tracer is gone
-      if (thread.ring == ring) thread.ring = nullptr, thread.tracer_id = 0;
+      if (thread.ring == ring) thread.ring = nullptr, section.tracer_id = 0;
       *link = ring->next;
       ring->close();
       ring->let_go();
@@ -196,6 +219,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
 [[gnu::noinline, gnu::cold]] inline ThreadRing* Process::attach(std::uint64_t tracer_id) noexcept {
   if (ThreadRing* ring = attached(tracer_id)) return ring;
   ThreadState& thread = thread_state;
+  Undisturbed undisturbed;
   std::lock_guard lock(mutex_);
   TracerEntry* entry = find(tracer_id);
   if (entry == nullptr) return nullptr;
@@ -216,11 +240,19 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
   if (entry->id_seed != 0 || ring->has_fixed_ids()) ring->seed_ids(entry->id_seed != 0 ? entry->id_seed++ : 0);
   ring->next = thread.rings;
   thread.rings = thread.ring = ring;
-  thread.tracer_id = tracer_id;
+  undisturbed.section.tracer_id = tracer_id;
   return ring;
 }
 
+[[gnu::noinline, gnu::cold]] inline void Process::drop_reentrant(ThreadRing* ring, std::uint64_t tracer_id) noexcept {
+  if (ring != nullptr) return ring->count_reentrant();
+  std::unique_lock lock(process().mutex_, std::try_to_lock);  // the interrupted thread may hold it
+  if (!lock) return;
+  if (TracerEntry* entry = process().find(tracer_id)) entry->dropped_reentrant.fetch_add(1, std::memory_order_relaxed);
+}
+
 inline void Process::wake(std::uint64_t tracer_id) noexcept {
+  const Undisturbed undisturbed;
   std::unique_lock lock(process().mutex_, std::try_to_lock);
   if (!lock) return;  // somebody's first span; the rings are drained every few milliseconds anyway
   if (TracerEntry* entry = process().find(tracer_id)) entry->sender->wake();
@@ -256,7 +288,8 @@ inline void Process::stop_tracers() noexcept {
 
 inline void Process::end_thread(void*) noexcept {
   ThreadState& thread = thread_state;
-  thread.tracer_id = 0;
+  Undisturbed undisturbed;
+  undisturbed.section.tracer_id = 0;
   thread.ring = nullptr;
   while (thread.rings != nullptr) {
     ThreadRing* ring = thread.rings;

@@ -14,6 +14,7 @@
 #include <new>
 #include <string_view>
 
+#include "weir/core/detail/context_data.hpp"
 #include "weir/core/detail/immortal.hpp"
 #include "weir/trace/detail/ring_layout.hpp"
 
@@ -40,6 +41,7 @@ class NameTable {
     const std::uint64_t hash = hash_of(text);
     if (slots_ == nullptr || ids_ == nullptr) return overflow;
     if (const Entry* entry = find(text, hash)) return entry->id;
+    const SpanSection section(thread_state);  // a signal handler that waited for our lock would wait for ever
     std::lock_guard lock(mutex_);
     if (const Entry* entry = find(text, hash)) return entry->id;
     return add(text, hash);
@@ -141,5 +143,8 @@ WEIR_SHARED_STATE inline NameTable& name_table() noexcept {
   static Immortal<NameTable> table;
   return table.value;
 }
+
+/// For a thread without a ring.
+[[gnu::noinline, gnu::cold]] inline std::uint32_t intern(std::string_view text) noexcept { return name_table().intern(text); }
 
 }  // namespace weir::inline v0::detail

@@ -52,6 +52,8 @@ struct RingPage {
   std::atomic<std::uint64_t> dropped_full{0};       // spans
   std::atomic<std::uint64_t> dropped_too_large{0};  // spans
   std::atomic<std::uint64_t> truncated{0};          // attributes cut or left out
+  std::atomic<std::uint64_t> not_sampled{0};        // traces
+  std::atomic<std::uint64_t> dropped_reentrant{0};  // spans
 
   // Written by the reader only: the bytes that the owner may use again, and the span records that were in them. Of the two
   // `current & 1` counts, so that both numbers change at once, whenever the reader is killed.

@@ -8,85 +8,170 @@
 
 namespace weir::inline v0 {
 
-inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept {
-  tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
-  if (tracer_id_ == detail::Process::off_id) return;
+[[gnu::always_inline]] inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept {
+  if (!tracer.off()) start(tracer, name, kind, nullptr);
+}
+
+inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind, Attributes attributes) noexcept {
+  if (tracer.off()) return;
+  start(tracer, name, kind, &attributes);
+  set_all(attributes);
+}
+
+inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept {
+  start_under(parent, tracer, name, kind, nullptr);
+}
+
+inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind, Attributes attributes) noexcept {
+  start_under(parent, tracer, name, kind, &attributes);
+  set_all(attributes);
+}
+
+/// What is usual, and nothing that would have to be called. The rest is start_slowly().
+[[gnu::noinline]] inline void ScopedSpan::start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
   detail::ThreadState& thread = detail::thread_state;
-  detail::ThreadRing* ring = thread.ring;
-  if (thread.tracer_id != tracer_id_ || !thread.sampled()) [[unlikely]] {
-    ring = thread.sampled() ? tracer.attach(tracer_id_) : nullptr;
-    if (ring == nullptr) {
-      thread_ = &thread;
-      decline(detail::position());
-      return;
-    }
-  }
-  root_ = !thread.trace.valid();
-  if (root_) thread.trace = ring->next_trace_id();
-  flags_ = thread.flags;
-  begin(*ring, thread.trace, thread.span, name, kind);
   thread_ = &thread;
-  thread.span = SpanId{record_.span};
+  const std::uint8_t flags = thread.flags;
+  if (flags >= detail::flag_remote || (flags & detail::flag_sampled) == 0 || !thread.trace.valid()) {
+    if ((flags & ~detail::flag_random) != 0) return start_slowly(tracer, name, kind, attributes);
+    return decline(detail::position());
+  }
+  const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
+  if (thread.tracer_id != tracer_id) [[unlikely]]
+    return start_slowly(tracer, name, kind, attributes);
+  detail::ThreadRing& ring = *thread.ring;
+  const std::uint32_t* const known = ring.known_name(name);
+  if (known == nullptr) [[unlikely]]
+    return start_slowly(tracer, name, kind, attributes);
+  {
+    const detail::SpanSection section(thread);
+    flags_ = flags;
+    first_ = false;
+    const SpanId span = ring.next_span_id();
+    begin(ring, thread.trace, thread.span, *known, kind, span);
+    thread.span = span;
+  }
+  if (slot_ == detail::no_slot) [[unlikely]]
+    return begin_without_slot(tracer_id);
 }
 
-inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept
-    : data_(detail::ContextAccess::data(parent)), operation_(detail::ContextAccess::operation(parent)) {
-  tracer_id_ = tracer.entry_.active_id.load(std::memory_order_relaxed);
-  if (tracer_id_ == detail::Process::off_id) [[unlikely]] {
-    decline(detail::ContextAccess::position(parent));
-    return;
+[[gnu::noinline]] inline void ScopedSpan::start_slowly(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  if (tracer.declines(thread.flags)) return decline(detail::position());
+  if (thread.tracer_id != tracer.entry_.active_id.load(std::memory_order_relaxed)) [[unlikely]] {
+    if (tracer.attach() == nullptr) return refuse(thread, detail::position());
   }
-  const detail::ThreadState& thread = detail::thread_state;
-  detail::ThreadRing* ring = thread.ring;
-  if (thread.tracer_id != tracer_id_ || !parent.sampled()) [[unlikely]] {
-    ring = parent.sampled() ? tracer.attach(tracer_id_) : nullptr;
-    if (ring == nullptr) {
-      decline(detail::ContextAccess::position(parent));
+  const detail::SpanSection section(thread);
+  detail::ThreadRing& ring = *thread.ring;
+  const SpanId span = ring.next_span_id(), parent = thread.span;
+  const std::uint8_t flags = thread.flags;
+  root_ = !thread.trace.valid();
+  first_ = root_ || flags >= detail::flag_remote;
+  flags_ = flags;
+  if (first_) {
+    previous_flags_ = flags;
+    if (root_) thread.trace = ring.next_trace_id(span);
+    const bool sampled = tracer.samples(thread.trace, flags, name, attributes);
+    flags_ = static_cast<std::uint8_t>((flags & detail::flag_random) | (sampled ? detail::flag_sampled : 0));
+    thread.flags = flags_;
+    if (!sampled) {
+      record_.parent = parent.value;
+      decline({thread.trace, span, flags_});
+      state_ = State::not_sampled;
+      thread.span = span;
       return;
     }
   }
-  flags_ = parent.trace_flags();
-  begin(*ring, parent.valid() ? parent.trace_id() : ring->next_trace_id(), parent.span_id(), name, kind);
+  begin(ring, thread.trace, parent, ring.name_id(name), kind, span);
+  if (slot_ == detail::no_slot) begin_without_slot(section.tracer_id);
+  thread.span = span;
 }
 
-inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, const Name& name, SpanKind kind) noexcept {
+[[gnu::noinline]] inline void ScopedSpan::start_under(const Context& parent, Tracer& tracer, Name name, SpanKind kind,
+                                                      const Attributes* attributes) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  ::new (&parent_) Parent{detail::ContextAccess::data(parent), detail::ContextAccess::operation(parent)};
+  thread_ = nullptr;
+  const detail::Position position = detail::ContextAccess::position(parent);
+  if (tracer.off() || tracer.declines(position.flags)) return decline(position);
+  if (thread.tracer_id != tracer.entry_.active_id.load(std::memory_order_relaxed)) [[unlikely]] {
+    if (tracer.attach() == nullptr) return refuse(thread, position);
+  }
+  const detail::SpanSection section(thread);
+  detail::ThreadRing& ring = *thread.ring;
+  const SpanId span = ring.next_span_id();
+  TraceId trace = position.trace;
+  flags_ = position.flags;
+  if (!trace.valid() || position.flags >= detail::flag_remote) {
+    if (!trace.valid()) trace = ring.next_trace_id(span);
+    const bool sampled = tracer.samples(trace, position.flags, name, attributes);
+    flags_ = static_cast<std::uint8_t>((position.flags & detail::flag_random) | (sampled ? detail::flag_sampled : 0));
+    if (!sampled) return decline({trace, span, flags_});
+  }
+  begin(ring, trace, position.span, ring.name_id(name), kind, span);
+  if (slot_ == detail::no_slot) begin_without_slot(section.tracer_id);
+}
+
+[[gnu::always_inline]] inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name,
+                                                     SpanKind kind, SpanId span) noexcept {
   limits_ = ring.limits();
-  attributes_ = inline_;
+  left_ = limits_.count * one_attribute + inline_bytes / 8;
+  end_ = inline_ + inline_bytes;
   record_.trace_high = trace.high;
   record_.trace_low = trace.low;
   record_.parent = parent.value;
-  record_.span = ring.next_span_id().value;
-  record_.name = ring.name_id(name);
+  record_.span = span.value;
+  record_.name = name;
   record_.kind = static_cast<std::int32_t>(kind);
   record_.start = ring.ticks();
-  slot_ = static_cast<std::uint8_t>(ring.open_slot(record_));
-  state_ = slot_ != detail::no_slot ? State::plain : State::special;
   ring_ = &ring;
+  state_ = State::plain;
+  slot_ = static_cast<std::uint8_t>(ring.try_open_slot(record_));
 }
 
-[[gnu::noinline, gnu::cold]] inline void ScopedSpan::decline(const detail::Position& parent) noexcept {
+[[gnu::noinline, gnu::cold]] inline void ScopedSpan::begin_without_slot(std::uint64_t tracer_id) noexcept {
+  {
+    const detail::SpanSection section(detail::thread_state);
+    slot_ = static_cast<std::uint8_t>(ring_->open_slot(record_));
+  }
+  if (slot_ != detail::no_slot) return;
+  become_special();
+  tracer_id_ = tracer_id;
+  generation_ = detail::process().generation();
+}
+
+inline void ScopedSpan::become_special() noexcept {
+  if (state_ == State::plain) truncated_ = 0;
+  state_ = State::special;
+}
+
+/// Not recorded.
+[[gnu::always_inline]] inline void ScopedSpan::decline(const detail::Position& parent) noexcept {
   record_.trace_high = parent.trace.high;
   record_.trace_low = parent.trace.low;
   record_.span = parent.span.value;
   flags_ = parent.flags;
-  state_ = State::done;
+  state_ = ended();
+}
+
+/// There is no ring for it.
+[[gnu::noinline, gnu::cold]] inline void ScopedSpan::refuse(const detail::ThreadState& thread, const detail::Position& parent) noexcept {
+  // In a signal handler that came while its thread was moving the ambient context: there is none to speak of.
+  decline(thread.tracer_id == detail::SpanSection::busy_id && thread_ != nullptr ? detail::Position{{}, {}, 0} : parent);
 }
 
 inline Context ScopedSpan::context() const noexcept {
   if (state_ == State::off) return Context::current();
   const detail::Position position{TraceId{record_.trace_high, record_.trace_low}, SpanId{record_.span}, flags_};
-  if (thread_ == &detail::thread_state) {
-    bool outside = false;  // asked for this span, one says what is nearest
-    return detail::ContextAccess::make(position, detail::ContextDataRef::share(thread_->data), detail::OperationRef::capture(outside));
-  }
-  return detail::ContextAccess::make(position, data_, operation_);
+  if (thread_ == nullptr) return detail::ContextAccess::make(position, parent_.data, parent_.operation);
+  if (thread_ != &detail::thread_state) return detail::ContextAccess::make(position, {}, {});
+  bool outside = false;  // asked for this span, one says what is nearest
+  return detail::ContextAccess::make(position, detail::ContextDataRef::share(thread_->data), detail::OperationRef::capture(outside));
 }
 
 [[gnu::always_inline]] inline void ScopedSpan::set(Name key, AttributeValue value) noexcept {  // inline: the switch folds away
-  if (state_ <= State::done) [[unlikely]]
-    return;
   detail::ThreadRing* ring = detail::thread_state.ring;  // any ring of this thread: ids are the process's
-  const std::uint32_t id = ring != nullptr ? ring->name_id(key) : detail::name_table().intern(key.view());
+  const std::uint32_t id = ring != nullptr ? ring->name_id(key) : detail::intern(key.view());
   switch (value.type()) {
     case AttributeValue::Type::string: return put_text(id, value.text());
     case AttributeValue::Type::integer: return put_word(id, value.type(), static_cast<std::uint64_t>(value.integer()));
@@ -95,155 +180,232 @@ inline Context ScopedSpan::context() const noexcept {
   }
 }
 
+[[gnu::noinline]] inline void ScopedSpan::set_all(const Attributes& attributes) noexcept {
+  if (!recording()) return;
+  for (const Attribute& attribute : attributes) set(attribute.key, attribute.value);
+}
+
+/// Requires: fits(words).
+[[gnu::always_inline]] inline std::byte* ScopedSpan::take_room(std::uint64_t words) noexcept {
+  std::byte* out = end_ - 8 * std::size_t{static_cast<std::uint16_t>(left_)};
+  left_ -= one_attribute + words;
+  return out;
+}
+
 [[gnu::always_inline]] inline void ScopedSpan::put_word(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept {
-  if (count_ >= limits_.count || capacity_ - size_ < 16) [[unlikely]] {
-    if (!make_room_slowly(key, 16)) return;
-  }
-  std::byte* out = attributes_ + size_;
+  if (!fits(2)) [[unlikely]]
+    return put_word_slowly(key, type, word);
+  std::byte* out = take_room(2);
   const std::uint64_t head = detail::attribute_word(key, static_cast<std::uint64_t>(type), sizeof word);
   std::memcpy(out, &head, sizeof head);
   std::memcpy(out + sizeof head, &word, sizeof word);
-  size_ += 16;
-  ++count_;
 }
 
 [[gnu::always_inline]] inline void ScopedSpan::put_text(std::uint32_t key, std::string_view text) noexcept {
-  if (text.size() > limits_.bytes) [[unlikely]] {
-    text = detail::cut_text(text, limits_.bytes);
-    ++truncated_;
-    state_ = State::special;
-  }
-  if (count_ >= limits_.count || capacity_ - size_ < 16 + text.size()) [[unlikely]] {
-    if (!make_room_slowly(key, 16 + text.size())) return;
-  }
-  std::byte* out = attributes_ + size_;
+  const std::size_t words = (8 + 7 + text.size()) / 8;
+  if (!fits(words)) [[unlikely]]
+    return put_text_slowly(key, text);
+  if (text.size() > limits_.bytes) [[unlikely]]
+    return put_text_slowly(key, text);
+  std::byte* out = take_room(words);
   const std::uint64_t head = detail::attribute_word(key, static_cast<std::uint64_t>(AttributeValue::Type::string), text.size());
   std::memcpy(out, &head, sizeof head);
   detail::copy_padded(out + sizeof head, text);
-  size_ += static_cast<std::uint32_t>(sizeof head + detail::padded(text.size()));
-  ++count_;
+}
+
+[[gnu::noinline, gnu::cold]] inline void ScopedSpan::put_word_slowly(std::uint32_t key, AttributeValue::Type type,
+                                                                     std::uint64_t word) noexcept {
+  if (recording() && make_room_slowly(key, 16)) put_word(key, type, word);
+}
+
+[[gnu::noinline, gnu::cold]] inline void ScopedSpan::put_text_slowly(std::uint32_t key, std::string_view text) noexcept {
+  if (!recording()) return;
+  if (text.size() > limits_.bytes) {
+    text = detail::cut_text(text, limits_.bytes);
+    become_special();
+    ++truncated_;
+  }
+  if (make_room_slowly(key, 8 + detail::padded(text.size()))) put_text(key, text);
 }
 
 /// For one more attribute. False: it is left out, and counted.
-[[gnu::noinline, gnu::cold]] inline bool ScopedSpan::make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept {
-  state_ = State::special;
+inline bool ScopedSpan::make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept {
+  if (fits(bytes / 8)) return true;
+  become_special();
   merge_equal_keys();
-  if (count_ >= limits_.count) {  // full, but a value that is there already may still change
-    for (std::size_t at = 0; at < size_;) {
+  if (count() >= limits_.count) {  // full, but a value that is there already may still change
+    std::byte* const all = attributes();
+    for (std::size_t at = 0; at < size();) {
       std::uint64_t word = 0;
-      std::memcpy(&word, attributes_ + at, sizeof word);
+      std::memcpy(&word, all + at, sizeof word);
       const std::size_t step = 8 + detail::padded(detail::attribute_bytes(word));
       if (detail::attribute_key(word) == key) {
-        std::memmove(attributes_ + at, attributes_ + at + step, size_ - at - step);
-        size_ -= static_cast<std::uint32_t>(step);
-        --count_;
+        std::memmove(all + at, all + at + step, size() - at - step);
+        left_ += one_attribute + step / 8;
         break;
       }
       at += step;
     }
   }
-  if (count_ < limits_.count && make_room(bytes)) return true;
+  if (count() < limits_.count && make_room(bytes)) return true;
   ++truncated_;
   return false;
 }
 
 /// Keeps the last value of each key.
-[[gnu::noinline, gnu::cold]] inline void ScopedSpan::merge_equal_keys() noexcept {
+inline void ScopedSpan::merge_equal_keys() noexcept {
+  std::byte* const all = attributes();
+  const std::size_t end = size();
   std::size_t kept = 0;
-  for (std::size_t at = 0; at < size_;) {
+  for (std::size_t at = 0; at < end;) {
     std::uint64_t word = 0;
-    std::memcpy(&word, attributes_ + at, sizeof word);
+    std::memcpy(&word, all + at, sizeof word);
     const std::size_t step = 8 + detail::padded(detail::attribute_bytes(word));
     bool again = false;
-    for (std::size_t later = at + step; later < size_ && !again;) {
+    for (std::size_t later = at + step; later < end && !again;) {
       std::uint64_t other = 0;
-      std::memcpy(&other, attributes_ + later, sizeof other);
+      std::memcpy(&other, all + later, sizeof other);
       again = detail::attribute_key(other) == detail::attribute_key(word);
       later += 8 + detail::padded(detail::attribute_bytes(other));
     }
     if (again) {
-      --count_;
+      left_ += one_attribute + step / 8;
     } else {
-      std::memmove(attributes_ + kept, attributes_ + at, step);
+      std::memmove(all + kept, all + at, step);
       kept += step;
     }
     at += step;
   }
-  size_ = static_cast<std::uint32_t>(kept);
 }
 
-[[gnu::noinline, gnu::cold]] inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
-  if (capacity_ - size_ >= bytes) return true;
-  if (size_ + bytes > max_attribute_bytes) return false;
-  const std::size_t wanted = std::min(max_attribute_bytes, std::max(std::size_t{capacity_} * 2, size_ + bytes));
+inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
+  const std::uint32_t used = size();
+  if (capacity() - used >= bytes) return true;
+  if (used + bytes > max_attribute_bytes) return false;
+  const std::size_t wanted = std::min(max_attribute_bytes, std::max(std::size_t{capacity()} * 2, used + bytes));  // both multiples of 8
   auto* larger = static_cast<std::byte*>(std::malloc(wanted + 16));
   if (larger == nullptr) return false;
-  std::memcpy(larger, attributes_, size_);
-  if (attributes_ != inline_) std::free(attributes_);
-  attributes_ = larger;
-  capacity_ = static_cast<std::uint32_t>(wanted);
+  std::memcpy(larger, attributes(), used);
+  if (on_heap()) std::free(attributes());
+  left_ += (wanted - capacity()) / 8;
+  heap_bytes_ = static_cast<std::uint32_t>(wanted);
+  end_ = larger + wanted;
   return true;
 }
 
-inline bool ScopedSpan::write(detail::ThreadRing& ring) noexcept {
+/// Whether all is at hand that its end needs: nothing has to be called.
+[[gnu::always_inline]] inline bool ScopedSpan::quick() const noexcept {
+  const detail::ThreadState& thread = detail::thread_state;
+  return state_ == State::plain && ring_ == thread.ring && thread.tracer_id != detail::SpanSection::busy_id &&
+         ring_->has_room(sizeof record_ + inline_bytes + detail::record_alignment);
+}
+
+/// Requires: room in the ring. `size`: of the attributes; there is room for 16 bytes more.
+[[gnu::always_inline]] inline void ScopedSpan::write(detail::ThreadRing& ring, const std::byte* attributes, std::uint64_t size) noexcept {
   const std::uint64_t end = ring.ticks();
-  const std::uint64_t bytes = (sizeof record_ + size_ + detail::record_alignment - 1) & ~(detail::record_alignment - 1);
-  std::byte* out = ring.reserve(bytes);
-  if (out == nullptr) [[unlikely]]
-    return false;
-  const std::uint64_t header = detail::record_header(bytes, detail::RecordType::span, count_, record_.name);
+  const std::uint64_t bytes = (sizeof record_ + size + detail::record_alignment - 1) & ~(detail::record_alignment - 1);
+  std::byte* out = ring.place();
+  const std::uint64_t header = detail::record_header(bytes, detail::RecordType::span, count(), record_.name);
   std::memcpy(out, &header, sizeof header);
   std::memcpy(out + 8, &end, sizeof end);
   std::memcpy(out + 16, reinterpret_cast<const std::byte*>(&record_) + 16, sizeof record_ - 16);
-  const std::uint64_t zero = 0;
-  std::memcpy(attributes_ + size_, &zero, sizeof zero);  // the copy below ends at a multiple of 16
-  for (std::size_t at = 0; at < bytes - sizeof record_; at += 16) std::memcpy(out + sizeof record_ + at, attributes_ + at, 16);
+  for (std::size_t at = 0; at < bytes - sizeof record_; at += 16) std::memcpy(out + sizeof record_ + at, attributes + at, 16);
   ring.commit(bytes);
-  return true;
 }
 
-inline void ScopedSpan::end() noexcept {
-  if (state_ == State::off) return;
+/// Of a span that nobody looks at any more.
+[[gnu::noinline]] inline void ScopedSpan::destroy() noexcept {
+  if (!quick()) [[unlikely]]
+    return destroy_slowly();
   detail::ThreadState& thread = detail::thread_state;
-  if (state_ != State::plain || ring_ != thread.ring) [[unlikely]]
-    return end_slowly();
-  state_ = State::done;
-  write(*ring_);
-  ring_->close_slot(slot_);
+  {
+    const detail::SpanSection section(thread);
+    const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);
+    const std::uint64_t zero = 0;
+    std::memcpy(inline_ + size, &zero, sizeof zero);  // what is copied ends at a multiple of 16
+    write(*ring_, inline_, size);
+    ring_->close_slot(slot_);
+  }
+  if (thread_ == nullptr) return parent_.~Parent();
+  restore_context(thread);
+}
+
+[[gnu::noinline]] inline void ScopedSpan::destroy_slowly() noexcept {
+  if (state_ > State::with_parent) finish_slowly();
+  if (state_ == State::with_parent) parent_.~Parent();
+}
+
+[[gnu::noinline]] inline void ScopedSpan::finish() noexcept {
+  if (!quick()) return finish_slowly();
+  detail::ThreadState& thread = detail::thread_state;
+  {
+    const detail::SpanSection section(thread);
+    state_ = ended();
+    const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);
+    const std::uint64_t zero = 0;
+    std::memcpy(inline_ + size, &zero, sizeof zero);
+    write(*ring_, inline_, size);
+    left_ = 0;
+    ring_->close_slot(slot_);
+  }
   if (thread_ != nullptr) restore_context(thread);
 }
 
-inline void ScopedSpan::restore_context(detail::ThreadState& thread) const noexcept {
-  if (thread.span.value != record_.span) [[unlikely]] {
-    return detail::note_ended(thread, SpanId{record_.span}, root_ ? TraceId{} : TraceId{record_.trace_high, record_.trace_low},
-                              SpanId{record_.parent});
-  }
+[[gnu::always_inline]] inline void ScopedSpan::restore_context(detail::ThreadState& thread) noexcept {
+  if (first_ || thread.span.value != record_.span || thread.ended_count != 0) return restore_context_slowly();
   thread.span.value = record_.parent;
-  if (root_) thread.trace = {};
-  if (thread.ended_count != 0) [[unlikely]]
-    detail::skip_ended(thread);
 }
 
-[[gnu::noinline, gnu::cold]] inline void ScopedSpan::end_slowly() noexcept {
-  if (state_ == State::done) return;
-  state_ = State::done;
+[[gnu::noinline]] inline void ScopedSpan::restore_context_slowly() noexcept {
   detail::ThreadState& thread = detail::thread_state;
-  const bool slotted = slot_ != detail::no_slot;
-  if (!slotted || ring_->generation() == detail::process().generation()) {  // else the parent process tells of it
-    detail::ThreadRing* ring = thread.tracer_id == tracer_id_ ? thread.ring : detail::process().attach(tracer_id_);
-    if (ring != nullptr) {
-      if (truncated_ != 0) ring->count_truncated(truncated_);
-      write(*ring);
-    }
-    if (slotted && ring == ring_) {
-      ring_->close_slot(slot_);
-    } else if (slotted) {
-      ring_->abandon_slot(slot_);
-    }
+  const detail::SpanSection section(thread);
+  const std::uint8_t flags = first_ ? previous_flags_ : flags_;
+  if (thread.span.value != record_.span) {
+    const TraceId trace = first_ && root_ ? TraceId{} : TraceId{record_.trace_high, record_.trace_low};
+    return detail::note_ended(thread, SpanId{record_.span}, {trace, SpanId{record_.parent}, flags});
   }
-  if (attributes_ != inline_) std::free(attributes_);
-  attributes_ = inline_;
-  if (thread_ == &thread) restore_context(thread);
+  thread.span.value = record_.parent;
+  thread.flags = flags;
+  if (first_ && root_) thread.trace = {};
+  if (thread.ended_count != 0) detail::skip_ended(thread);
+}
+
+[[gnu::noinline]] inline void ScopedSpan::finish_slowly() noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  const bool reentrant = thread.tracer_id == detail::SpanSection::busy_id;
+  const State state = state_;
+  state_ = ended();
+  if (state != State::not_sampled) {
+    const bool slotted = slot_ != detail::no_slot;
+    const std::uint64_t tracer_id = slotted ? ring_->tracer_id() : tracer_id_;
+    if ((slotted ? ring_->generation() : generation_) == detail::process().generation()) {  // else the parent process tells of it
+      detail::ThreadRing* ring = nullptr;
+      if (reentrant) {
+        detail::Process::drop_reentrant(slotted ? ring_ : nullptr, tracer_id);
+      } else {
+        ring = thread.tracer_id == tracer_id ? thread.ring : detail::process().attach(tracer_id);
+      }
+      const detail::SpanSection section(thread);
+      if (ring != nullptr) {
+        if (state == State::special && truncated_ != 0) ring->count_truncated(truncated_);
+        const std::uint32_t bytes = size();
+        const std::uint64_t zero = 0;
+        std::memcpy(attributes() + bytes, &zero, sizeof zero);
+        if (ring->reserve(sizeof record_ + (bytes + detail::record_alignment - 1) / detail::record_alignment * detail::record_alignment)) {
+          write(*ring, attributes(), bytes);
+        }
+      }
+      if (slotted && ring == ring_) {
+        ring_->close_slot(slot_);
+      } else if (slotted) {
+        ring_->abandon_slot(slot_);
+      }
+    }
+    if (on_heap()) std::free(attributes());
+    end_ = inline_ + inline_bytes;
+    left_ = 0;
+  }
+  if (thread_ == &thread && !reentrant) restore_context_slowly();
 }
 
 }  // namespace weir::inline v0

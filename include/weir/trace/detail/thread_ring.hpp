@@ -51,6 +51,7 @@ class alignas(128) ThreadRing {
     trace_state_[0] = draw();
     trace_state_[1] = draw() | 1;
     span_key_ = draw();
+    trace_key_ = draw();
     span_count_ = 0;
   }
   bool has_fixed_ids() const noexcept { return fixed_ids_; }
@@ -70,14 +71,6 @@ class alignas(128) ThreadRing {
   const AttributeLimits& limits() const noexcept { return limits_; }
   std::uint64_t ticks() const noexcept { return ticker_.now(); }
 
-  TraceId next_trace_id() noexcept {  // xoroshiro128+ (Blackman, Vigna 2018), twice; its state is never all zero
-    TraceId id;
-    id.high = next_random();
-    id.low = next_random();
-    if (!id.valid()) [[unlikely]]
-      id.low = 1;
-    return id;
-  }
   /// Distinct in this ring: an odd multiple of a counter, xor a key of the ring's own.
   SpanId next_span_id() noexcept {
     std::uint64_t id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
@@ -85,21 +78,31 @@ class alignas(128) ThreadRing {
       id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
     return SpanId{id};
   }
-
-  std::uint32_t name_id(const Name& name) noexcept {
-    const std::string_view text = name.view();
-    if (!name.literal()) return name_table().intern(text);
-    const auto address = reinterpret_cast<std::uintptr_t>(text.data());
-    CachedName& cached = names_[(address ^ address >> 8) % name_cache_size];
-    if (cached.text == text.data() && cached.size == text.size()) [[likely]]
-      return cached.id;
-    return fill(cached, text);
+  /// Of the trace that begins with `root`. The high half is as distinct as that, the low half, by which samplers decide, random.
+  TraceId next_trace_id(SpanId root) noexcept {
+    TraceId id{root.value ^ trace_key_, next_random()};
+    if (id.low == 0) [[unlikely]]
+      id.low = 1;
+    return id;
   }
 
-  /// Enters an open span into the table; no_slot when 64 are open already. `start` is taken last.
-  unsigned open_slot(const SpanRecord& record) noexcept {
-    if (free_ == 0) [[unlikely]]
-      reclaim_slots();
+  /// An entry of the cache is written once, its text last: a signal handler may come in between.
+  /// The name's id if it is in the cache, at its place; else nullptr.
+  [[gnu::always_inline]] const std::uint32_t* known_name(Name name) const noexcept {
+    const CachedName& cached = names_[name.hash()];
+    if (cached.text != name.view().data()) [[unlikely]]
+      return nullptr;
+    if (cached.word != static_cast<std::uint32_t>(name.word())) [[unlikely]]
+      return nullptr;
+    return &cached.id;
+  }
+  [[gnu::always_inline]] std::uint32_t name_id(Name name) noexcept {
+    const std::uint32_t* const known = known_name(name);
+    return known != nullptr ? *known : find_name(name);
+  }
+
+  /// Enters an open span into the table; no_slot when 64 are open already, or were when this was asked last.
+  unsigned try_open_slot(const SpanRecord& record) noexcept {
     if (free_ == 0) [[unlikely]]
       return no_slot;
     const auto slot = static_cast<unsigned>(std::countr_zero(free_));
@@ -124,12 +127,21 @@ class alignas(128) ThreadRing {
     page_->open[slot].span.store(0, std::memory_order_release);  // after the span's record was committed
   }
 
+  /// The same, when others have abandoned slots, too.
+  [[gnu::noinline, gnu::cold]] unsigned open_slot(const SpanRecord& record) noexcept {
+    if (free_ == 0) reclaim_slots();
+    return try_open_slot(record);
+  }
+
+  /// Whether `bytes` can be written at place() without looking at the reader's position.
+  bool has_room(std::uint64_t bytes) const noexcept { return limit_ - position_ >= bytes; }
+  std::byte* place() const noexcept { return data_ + (position_ & mask_); }
   /// Room for a record of `bytes` (a multiple of 16), or nullptr: dropped, and counted.
   std::byte* reserve(std::uint64_t bytes) noexcept {
-    if (limit_ - position_ < bytes) [[unlikely]] {
+    if (!has_room(bytes)) [[unlikely]] {
       if (!make_room(bytes)) return nullptr;
     }
-    return data_ + (position_ & mask_);
+    return place();
   }
   void commit(std::uint64_t bytes) noexcept {
     position_ += bytes;
@@ -137,6 +149,9 @@ class alignas(128) ThreadRing {
     page_->head.store(position_, std::memory_order_release);  // the record is complete
   }
   void count_truncated(std::uint64_t attributes) noexcept { add(page_->truncated, attributes); }
+  void count_not_sampled() noexcept { add(page_->not_sampled, 1); }
+  /// In a signal handler, while its thread is in the middle of another span's begin or end.
+  void count_reentrant() noexcept { page_->dropped_reentrant.fetch_add(1, std::memory_order_relaxed); }
 
   /// Any thread.
   RingPage& page() noexcept { return *page_; }
@@ -171,15 +186,15 @@ class alignas(128) ThreadRing {
  private:
   struct CachedName {
     const char* text;
-    std::uint32_t size, id;
+    std::uint32_t word, id;
   };
-  static constexpr std::size_t name_cache_size = 256;
+  static constexpr std::size_t max_name_probes = 8;
 
   static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {  // one writer
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
 
-  std::uint64_t next_random() noexcept {
+  std::uint64_t next_random() noexcept {  // xoroshiro128+ (Blackman, Vigna 2018); its state is never all zero
     const std::uint64_t a = trace_state_[0];
     std::uint64_t b = trace_state_[1];
     const std::uint64_t result = a + b;
@@ -189,13 +204,33 @@ class alignas(128) ThreadRing {
     return result;
   }
 
-  [[gnu::noinline, gnu::cold]] std::uint32_t fill(CachedName& cached, std::string_view text) noexcept {
-    const std::uint32_t id = name_table().intern(text);
-    if (text.size() <= UINT32_MAX && id != NameTable::overflow) cached = {text.data(), static_cast<std::uint32_t>(text.size()), id};
-    return id;
+  /// Near its place in the cache, or in the table; then it is put into the cache, if there is room.
+  [[gnu::noinline]] std::uint32_t find_name(Name name) noexcept {
+    if (!name.literal()) return name_table().intern(name.view());
+    const char* const text = name.view().data();
+    const auto word = static_cast<std::uint32_t>(name.word());
+    for (std::size_t i = 0; i < max_name_probes; ++i) {
+      CachedName& cached = names_[(name.hash() + i) % Name::hashes];
+      if (cached.text == text && cached.word == word) return cached.id;
+      if (cached.text != nullptr) continue;
+      const std::uint32_t id = name_table().intern(name.view());
+      if (id == NameTable::overflow || word != name.word() || filling_) return id;
+      filling_ = true;
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      if (cached.text == nullptr) {
+        cached.word = word;
+        cached.id = id;
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+        cached.text = text;
+      }
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      filling_ = false;
+      return id;
+    }
+    return name_table().intern(name.view());
   }
 
-  [[gnu::noinline, gnu::cold]] void reclaim_slots() noexcept {
+  void reclaim_slots() noexcept {
     for (unsigned slot = 0; slot < open_slots; ++slot) {
       if (page_->open[slot].span.load(std::memory_order_acquire) == 0) free_ |= std::uint64_t{1} << slot;
     }
@@ -246,7 +281,7 @@ class alignas(128) ThreadRing {
   std::uint64_t mask_;
   RingPage* page_;
   std::uint64_t free_ = ~std::uint64_t{0};  // slots of open spans; may miss abandoned ones
-  std::uint64_t span_count_ = 0, span_key_ = 0;
+  std::uint64_t span_count_ = 0, span_key_ = 0, trace_key_ = 0;
   Ticker ticker_;
   AttributeLimits limits_;
   std::uint64_t trace_state_[2];
@@ -256,7 +291,8 @@ class alignas(128) ThreadRing {
   Wake wake_ = nullptr;
   Release release_;
   std::atomic<int> owners_{2};  // the thread and the sender
-  CachedName names_[name_cache_size] = {};
+  bool filling_ = false;        // names_
+  CachedName names_[Name::hashes] = {};
 };
 
 }  // namespace weir::inline v0::detail
