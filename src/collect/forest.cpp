@@ -4,6 +4,7 @@
 #include <string_view>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 
 namespace weir::inline v0::detail {
 
@@ -90,6 +91,29 @@ Forest build_forest(std::vector<Span> spans) {
     }
   }
   for (const Span& root : forest.roots) forest.orphans += root.parent_id.empty() ? 0 : 1;
+  return forest;
+}
+
+Forest count_forest(std::vector<ForestNode> nodes) {
+  std::sort(nodes.begin(), nodes.end(),
+            [](const ForestNode& a, const ForestNode& b) { return std::tie(a.start_time, a.id) < std::tie(b.start_time, b.id); });
+  std::vector<std::pair<std::uint64_t, Index>> by_id;
+  by_id.reserve(nodes.size());
+  for (Index i = 0; i < nodes.size(); ++i) by_id.emplace_back(nodes[i].id, i);
+  std::sort(by_id.begin(), by_id.end());
+  Forest forest;
+  std::vector<Index> parents(nodes.size(), none);
+  for (Index i = 0; i < nodes.size(); ++i) {
+    if (!nodes[i].has_parent) continue;
+    const auto found = std::lower_bound(by_id.begin(), by_id.end(), std::pair<std::uint64_t, Index>{nodes[i].parent_id, 0});
+    if (found != by_id.end() && found->first == nodes[i].parent_id) {
+      parents[i] = found->second;
+    } else {
+      ++forest.orphans;
+    }
+  }
+  forest.cycles = static_cast<std::uint32_t>(cut_cycles(parents).size());
+  find_levels(parents, forest.flattened);
   return forest;
 }
 

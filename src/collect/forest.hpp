@@ -18,4 +18,13 @@ struct Forest {
 /// Requires: spans without children, with distinct ids. Roots and children are ordered by start time, then id.
 Forest build_forest(std::vector<Span> spans);
 
+/// What is needed of a span with ids of 64 bits to count what build_forest() would.
+struct ForestNode {
+  Timestamp start_time{};
+  std::uint64_t id = 0, parent_id = 0;
+  bool has_parent = false;
+};
+/// The same without trees.
+Forest count_forest(std::vector<ForestNode> nodes);
+
 }  // namespace weir::inline v0::detail

@@ -39,9 +39,9 @@ std::uint64_t GapTracker::ended(Place& place) noexcept {
   return settle(service);
 }
 
-void GapTracker::read_span(const Place& place) noexcept {
+void GapTracker::read_spans(const Place& place, std::uint64_t count) noexcept {
   if (place.service == nullptr) return;
-  ++(place.connection == place.service->latest ? place.service->read_since : place.service->read_before);
+  (place.connection == place.service->latest ? place.service->read_since : place.service->read_before) += count;
 }
 
 bool GapTracker::make_room() {

@@ -33,8 +33,8 @@ class GapTracker {
   /// These return how many spans were found to be lost. The first hello of a connection counts.
   std::uint64_t hello(Place& place, Key key, std::uint64_t sequence);
   std::uint64_t ended(Place& place) noexcept;
-  /// A span's end was read from the connection.
-  static void read_span(const Place& place) noexcept;
+  /// The ends of `count` spans were read from the connection.
+  static void read_spans(const Place& place, std::uint64_t count) noexcept;
 
  private:
   struct Service {

@@ -60,6 +60,16 @@ std::string excerpt_of(std::string_view line) {
   return text;
 }
 
+Intake::Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const CollectorOptions& options, Logger& logger)
+    : store_(store),
+      stats_(stats),
+      held_(held),
+      logger_(logger),
+      native_(options.native),
+      shared_memory_(options.shared_memory),
+      bounds_{options.max_rings, options.max_ring_bytes},
+      buffer_(std::make_unique<RingReader::Buffer>()) {}
+
 bool Intake::take(std::string_view line, Source& source, TimePoint now) {
   ++stats_.lines;
   const std::size_t begin = line.find_first_not_of(" \t\r");
@@ -82,7 +92,7 @@ bool Intake::take_event(std::string_view line, const Source& source, TimePoint n
     return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, source, now);
   }
   if (repaired) ++stats_.repaired_utf8;
-  if (event->type == EventType::span_end) GapTracker::read_span(source.place);
+  if (event->type == EventType::span_end) GapTracker::read_spans(source.place, 1);
   store_.apply(*std::move(event), source.service, now);
   return true;
 }
@@ -111,16 +121,27 @@ bool Intake::take_control(std::string_view line, Source& source, TimePoint now) 
     return true;
   }
   if (control.size() >= 2 && control[0] == "weir" && control[1].is_number_integer()) {
-    if (control.size() >= 3 && control[2].is_object()) take_hello(control[2], source);
+    if (control.size() >= 3 && control[2].is_object()) take_hello(control[2], control[1] == 1, source);
     return true;
+  }
+  if (source.native && !control.empty() && control[0].is_string()) {
+    const Result<void> taken = source.native->take_line(control[0].get_ref<const std::string&>(), control, source.passed);
+    return taken || malformed(taken.error().message);
   }
   return malformed("an unknown control line");
 }
 
-void Intake::take_hello(const nlohmann::json& hello, Source& source) {
+void Intake::take_hello(const nlohmann::json& hello, bool known_version, Source& source) {
   const auto name = hello.find("service"), pid = hello.find("pid"), start = hello.find("start_time"), sequence = hello.find("sequence");
   if (name != hello.end() && name->is_string() && !name->get_ref<const std::string&>().empty()) {
     source.service = service_name(name->get<std::string>());
+  }
+  const auto native = hello.find("native"), memory = hello.find("memory");
+  if (native_ && known_version && native != hello.end() && native->is_number_unsigned() && *native >= 1 && !source.native) {
+    source.native = std::make_unique<NativeSource>(store_, stats_, bounds_, *buffer_);
+    source.native->set_service(store_.intern_service(source.service));
+    const bool shared = shared_memory_ && memory != hello.end() && memory->is_boolean() && memory->get<bool>();
+    source.reply = std::string(R"(["weir",1,{"native":1,"memory":)") + (shared ? "true" : "false") + "}]\n";
   }
   if (pid == hello.end() || !pid->is_number_unsigned() || sequence == hello.end() || !sequence->is_number_unsigned()) return;
   if (start == hello.end() || !start->is_string() || start->get_ref<const std::string&>().size() > max_start_time) return;
@@ -128,7 +149,35 @@ void Intake::take_hello(const nlohmann::json& hello, Source& source) {
   add_up(stats_.lost_spans, gaps_.hello(source.place, std::move(key), sequence->get<std::uint64_t>()));
 }
 
-void Intake::ended(Source& source) noexcept { add_up(stats_.lost_spans, gaps_.ended(source.place)); }
+void Intake::take_raw(std::string_view& data, Source& source, TimePoint now) {
+  const Result<void> taken = source.native->take_raw(data, now);
+  GapTracker::read_spans(source.place, source.native->read_spans());
+  if (!taken) refuse(stats_.rejected_malformed, taken.error().message, {}, source, now);
+}
+
+std::size_t Intake::drain(Source& source, std::size_t limit, TimePoint now) {
+  std::size_t bytes = 0;
+  try {
+    bytes = source.native->drain(limit, now);
+  } catch (const std::bad_alloc&) {  // what was not acknowledged is read again
+    ++stats_.rejected_no_room;
+  }
+  GapTracker::read_spans(source.place, source.native->read_spans());
+  return bytes;
+}
+
+void Intake::ended(Source& source, TimePoint now) {
+  if (source.native) {
+    try {
+      source.native->finish(now);
+    } catch (const std::bad_alloc&) {
+      ++stats_.rejected_no_room;
+    }
+    GapTracker::read_spans(source.place, source.native->read_spans());
+    source.native.reset();
+  }
+  add_up(stats_.lost_spans, gaps_.ended(source.place));
+}
 
 void Intake::refuse_too_long(const Source& source, TimePoint now) {
   ++stats_.lines;
@@ -142,7 +191,7 @@ void Intake::refuse_no_room(const Source& source, TimePoint now) {
 
 bool Intake::refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, const Source& source, TimePoint now) {
   ++counter;
-  GapTracker::read_span(source.place);
+  GapTracker::read_spans(source.place, 1);
   std::uint64_t suppressed = 0;
   if (!limiter_.allow(now, suppressed)) return false;
   const std::string excerpt = excerpt_of(line), from = excerpt_of(source.service), why = excerpt_of(reason);

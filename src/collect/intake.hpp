@@ -4,12 +4,15 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "collect/gap_tracker.hpp"
+#include "collect/native_source.hpp"
 #include "collect/span_store.hpp"
 #include "weir/collect/collector.hpp"
 
@@ -47,25 +50,31 @@ std::string excerpt_of(std::string_view line);
 struct Source {
   std::string service;
   GapTracker::Place place{};
+  std::unique_ptr<NativeSource> native{};  // it speaks the native format
+  std::vector<net::Fd> passed{};           // descriptors that have come, for lines that have not
+  std::string reply{};                     // to be sent to it
 };
 
 class Intake {
  public:
-  Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, Logger& logger)
-      : store_(store), stats_(stats), held_(held), logger_(logger) {}
+  Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const CollectorOptions& options, Logger& logger);
 
   /// Takes one line of a connection. False if it was refused.
   bool take(std::string_view line, Source& source, TimePoint now);
   /// Counts a line that never came in whole.
   void refuse_too_long(const Source& source, TimePoint now);
   void refuse_no_room(const Source& source, TimePoint now);
+  /// Takes the raw bytes from the front of `data` that a native line announced. Requires: source.native->wants_raw().
+  void take_raw(std::string_view& data, Source& source, TimePoint now);
+  /// Reads about `limit` bytes of each of its rings; returns how many there were.
+  std::size_t drain(Source& source, std::size_t limit, TimePoint now);
   /// The connection has ended, and all that is ever read from it was taken.
-  void ended(Source& source) noexcept;
+  void ended(Source& source, TimePoint now);
 
  private:
   bool take_event(std::string_view line, const Source& source, TimePoint now);
   bool take_control(std::string_view line, Source& source, TimePoint now);
-  void take_hello(const nlohmann::json& hello, Source& source);
+  void take_hello(const nlohmann::json& hello, bool known_version, Source& source);
   bool refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, const Source& source, TimePoint now);
 
   SpanStore& store_;
@@ -75,6 +84,9 @@ class Intake {
   LogLimiter limiter_;  // of refused lines
   LogLimiter drops_limiter_;
   GapTracker gaps_;
+  const bool native_, shared_memory_;
+  NativeBounds bounds_;
+  std::unique_ptr<RingReader::Buffer> buffer_;
 };
 
 }  // namespace weir::inline v0::detail

@@ -1,6 +1,6 @@
 #include "collect/serve_loop.hpp"
 
-#include <sys/epoll.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <algorithm>
@@ -13,7 +13,10 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t quantum = 64u << 10;  // bytes read from one connection per turn
+constexpr std::size_t quantum = 64u << 10;        // bytes read from one connection per turn
+constexpr std::size_t ring_quantum = 256u << 10;  // bytes read from one ring per turn
+constexpr milliseconds open_interval{500};        // between two looks for spans that stay open
+constexpr std::size_t max_passed = 8;             // descriptors of one connection that no line has claimed yet
 constexpr int accepts_per_turn = 64;
 constexpr int accepts_at_stop = 1024;  // of those that wait in the backlog
 constexpr std::size_t spare_descriptors = 64;
@@ -46,7 +49,7 @@ ServeLoop::ServeLoop(net::UnixListener& listener, const net::EventFd& wake, Core
       options_(options),
       logger_(logger),
       max_connections_(connection_limit(options.max_connections)),
-      intake_(core.store, core.stats, core.serving, logger),
+      intake_(core.store, core.stats, core.serving, options, logger),
       budget_{options.max_buffered, 0},
       buffer_(std::make_unique<char[]>(quantum)) {}
 
@@ -58,7 +61,7 @@ Result<void> ServeLoop::run(const std::function<bool()>& stopping) {
   Result<void> result;
   while (result && !stopping()) {
     epoll_event ready[64];
-    const int count = ::epoll_wait(epoll_.get(), ready, std::size(ready), timeout_from(clock_now()));
+    const int count = wait(ready, std::size(ready));
     if (count < 0 && errno != EINTR) result = system_error(errno, "cannot wait for connections on " + listener_.path());
     const TimePoint now = clock_now();
     for (int i = 0; i < count && result; ++i) {
@@ -73,6 +76,7 @@ Result<void> ServeLoop::run(const std::function<bool()>& stopping) {
         if (!read_once(*found->second, quantum, now, received)) close(fd);
       }
     }
+    drain_rings(clock_now());
     pass_time(now);
   }
   take_arrived(clock_now());
@@ -92,16 +96,28 @@ bool ServeLoop::watch(int fd, std::uint32_t events, int operation) {
   return ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0;
 }
 
-int ServeLoop::timeout_from(TimePoint now) {
-  TimePoint due = resume_at_;
+/// Less than none: without an end.
+std::chrono::nanoseconds ServeLoop::timeout_from(TimePoint now) {
+  TimePoint due = std::min(resume_at_, look_again_);
   {
     const std::lock_guard locked(core_.serving);
     due = std::min(due, core_.store.next_deadline());
   }
+  if (sharing_ != 0) due = std::min(due, look_for_open_);
   if (connections_.size() * 10 >= max_connections_ * 9) due = std::min(due, next_idle_scan_);
-  if (due == TimePoint::max()) return -1;
-  const auto wait = std::chrono::ceil<milliseconds>(due - now);
-  return static_cast<int>(std::clamp<std::int64_t>(wait.count(), 0, 60'000));
+  if (due == TimePoint::max()) return std::chrono::nanoseconds{-1};
+  return std::clamp<std::chrono::nanoseconds>(due - now, std::chrono::nanoseconds{0}, std::chrono::minutes{1});
+}
+
+int ServeLoop::wait(epoll_event* ready, int size) {
+  const std::chrono::nanoseconds timeout = timeout_from(clock_now());
+  if (timeout.count() < 0) return ::epoll_wait(epoll_.get(), ready, size, -1);
+  if (timeout.count() > 0) {  // epoll_wait itself knows milliseconds only
+    pollfd one{epoll_.get(), POLLIN, 0};
+    const timespec time{timeout.count() / 1'000'000'000, timeout.count() % 1'000'000'000};
+    if (::ppoll(&one, 1, &time, nullptr) <= 0) return 0;
+  }
+  return ::epoll_wait(epoll_.get(), ready, size, 0);
 }
 
 Result<void> ServeLoop::accept_some(TimePoint now, int count, int& accepted) {
@@ -162,7 +178,10 @@ void ServeLoop::resume_listener() {
 }
 
 bool ServeLoop::read_once(Connection& connection, std::size_t limit, TimePoint now, std::size_t& received) {
-  const ssize_t size = net::receive_some(connection.fd.get(), buffer_.get(), std::min(limit, quantum));
+  std::uint64_t refused = 0;
+  const ssize_t size = net::receive_with_descriptors(connection.fd.get(), buffer_.get(), std::min(limit, quantum), connection.source.passed,
+                                                     connection.source.native ? max_passed : 0, refused);
+  if (refused != 0) count_one(&CollectorStats::refused_descriptors, refused);
   if (size == -EAGAIN || size == -EWOULDBLOCK) return true;
   if (size <= 0) {
     take_rest(connection, now);
@@ -179,6 +198,11 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
     const std::lock_guard locked(core_.serving);
     core_.stats.bytes += data.size();
     while (!data.empty()) {
+      if (connection.source.native && connection.source.native->wants_raw()) {
+        intake_.take_raw(data, connection.source, now);
+        useful = true;
+        continue;
+      }
       std::string_view line;
       switch (connection.lines.next(data, line)) {
         case net::LineSplitter::Got::line: useful |= intake_.take(line, connection.source, now); break;
@@ -188,11 +212,53 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
       }
     }
   }
+  if (!connection.source.reply.empty()) answer(connection);
   if (!connection.lines.incomplete()) {
     if (useful) connection.idle_since = TimePoint::max();
   } else if (useful || connection.idle_since == TimePoint::max()) {
     connection.idle_since = now;
   }
+}
+
+/// A service that does not take it goes on with JSON lines.
+void ServeLoop::answer(Connection& connection) {
+  const std::string reply = std::exchange(connection.source.reply, {});
+  (void)net::send_some(connection.fd.get(), reply.data(), reply.size());
+}
+
+void ServeLoop::drain_rings(TimePoint now) {
+  sharing_ = 0;
+  bool woken = false;
+  for (const auto& [fd, connection] : connections_) {
+    if (!connection->source.native || connection->source.native->rings() == 0) continue;
+    ++sharing_;
+    woken |= connection->source.native->woken();
+  }
+  if (sharing_ == 0) {
+    look_again_ = TimePoint::max();
+    return;
+  }
+  const bool look_for_open = now >= look_for_open_;
+  if (look_for_open) look_for_open_ = now + open_interval;
+  if (!woken && now < look_again_ && !look_for_open) return;
+  std::size_t bytes = 0;
+  for (const auto& [fd, connection] : connections_) {
+    if (!connection->source.native) continue;
+    const std::lock_guard locked(core_.serving);
+    bytes += intake_.drain(connection->source, ring_quantum, now);
+    if (look_for_open) connection->source.native->look_for_open(now);
+  }
+  // Much: there will be more at once. Little: soon. None: later and later, then not before they say so.
+  if (bytes >= ring_quantum / 4) {
+    pause_ = no_pause;
+  } else if (bytes > 0) {
+    pause_ = std::max(first_pause, std::min(pause_, last_pause) / 2);
+  } else if (woken) {
+    pause_ = first_pause;
+  } else {
+    pause_ = std::max(first_pause, pause_ * 2);
+  }
+  look_again_ = pause_ <= last_pause ? now + pause_ : TimePoint::max();
 }
 
 /// The last line, which may have come without its newline.
@@ -206,15 +272,15 @@ void ServeLoop::take_rest(Connection& connection, TimePoint now) {
 void ServeLoop::close(int fd) {
   const auto found = connections_.find(fd);
   if (found == connections_.end()) return;
-  end(*found->second);
+  end(*found->second, clock_now());
   connections_.erase(found);  // which takes it out of epoll too
   note_connections();
   resume_listener();
 }
 
-void ServeLoop::end(Connection& connection) {
+void ServeLoop::end(Connection& connection, TimePoint now) {
   const std::lock_guard locked(core_.serving);
-  intake_.ended(connection.source);
+  intake_.ended(connection.source, now);
 }
 
 void ServeLoop::drop_idle(TimePoint now) {
@@ -260,7 +326,7 @@ void ServeLoop::take_arrived(TimePoint now) {
       }
       take_rest(*connection, now);
     }
-    for (const auto& [fd, connection] : connections_) end(*connection);
+    for (const auto& [fd, connection] : connections_) end(*connection, now);
     connections_.clear();
     int accepted = 0;
     if (!accept_some(now, std::min(budget, accepts_per_turn), accepted)) break;
@@ -274,9 +340,9 @@ void ServeLoop::note_connections() {
   core_.stats.open_connections = connections_.size();
 }
 
-void ServeLoop::count_one(std::uint64_t CollectorStats::*counter) {
+void ServeLoop::count_one(std::uint64_t CollectorStats::*counter, std::uint64_t count) {
   const std::lock_guard locked(core_.serving);
-  ++(core_.stats.*counter);
+  core_.stats.*counter += count;
 }
 
 void ServeLoop::log_limited(LogLimiter& limiter, TimePoint now, Logger::Level level, std::string_view message) {

@@ -2,10 +2,15 @@
 // ServeLoop: the thread in Collector::serve(). One epoll instance, non-blocking throughout; each ready connection is read
 // once per turn, 64 KiB at most, so that a flood from one delays the others by no more than that.
 //
+// Services that share their rings say when there is something to read ("wake"); from then on the rings are looked at again and
+// again, in growing intervals, until they have been empty for a while.
+//
 //   listener  armed ──at max_connections──▶ paused ──a connection ends──▶ armed
 //             armed ──out of descriptors──▶ paused ──5 ms, 10 ms, … 1 s─▶ armed
 
+#include <sys/epoll.h>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -50,10 +55,12 @@ class ServeLoop {
     net::LineSplitter lines;
     TimePoint idle_since;  // nothing of use, or half a line, since then; max(): whole lines only
   };
+  static constexpr std::chrono::microseconds no_pause{0}, first_pause{100}, last_pause{10'000};
   using Connections = std::unordered_map<int, std::unique_ptr<Connection>>;
 
   bool watch(int fd, std::uint32_t events, int operation);
-  int timeout_from(TimePoint now);
+  std::chrono::nanoseconds timeout_from(TimePoint now);
+  int wait(epoll_event* ready, int size);
   Result<void> accept_some(TimePoint now, int count, int& accepted);
   void add(net::Peer peer, TimePoint now);
   void pause_listener(TimePoint until);
@@ -61,15 +68,18 @@ class ServeLoop {
   /// Reads once; false when the connection has ended.
   bool read_once(Connection& connection, std::size_t limit, TimePoint now, std::size_t& received);
   void take_lines(Connection& connection, std::string_view data, TimePoint now);
+  void answer(Connection& connection);
+  /// Reads the rings of all services, and decides when to look again.
+  void drain_rings(TimePoint now);
   void take_rest(Connection& connection, TimePoint now);
   void close(int fd);
-  void end(Connection& connection);
+  void end(Connection& connection, TimePoint now);
   void drop_idle(TimePoint now);
   void pass_time(TimePoint now);
   void take_arrived(TimePoint now);
   void note_connections();
   void log_limited(LogLimiter& limiter, TimePoint now, Logger::Level level, std::string_view message);
-  void count_one(std::uint64_t CollectorStats::*counter);
+  void count_one(std::uint64_t CollectorStats::*counter, std::uint64_t count = 1);
 
   net::UnixListener& listener_;
   const net::EventFd& wake_;
@@ -81,7 +91,10 @@ class ServeLoop {
   net::BufferBudget budget_;
   net::Fd epoll_;
   std::unique_ptr<char[]> buffer_;
-  Connections connections_;  // by descriptor
+  Connections connections_;                     // by descriptor
+  std::size_t sharing_ = 0;                     // connections with rings
+  std::chrono::microseconds pause_ = no_pause;  // until the rings are looked at again
+  TimePoint look_again_ = TimePoint::max(), look_for_open_ = TimePoint::min();
   bool paused_ = false;
   TimePoint resume_at_ = TimePoint::max();  // paused for want of descriptors: when to try again
   std::chrono::milliseconds backoff_{0};

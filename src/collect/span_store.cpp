@@ -1,79 +1,67 @@
 // What is kept, and in which orders it is walked:
 //
-//   traces_  id ─▶ TraceState ─ spans: id ─▶ Entry (started | ended | complete | unfinished)
-//   pending_    entries with one half, by arrival         front + trace_ttl: given up
+//   traces_  id ─▶ KeptTrace ─ records of complete spans ─ halves (started | ended | unfinished)     kept_trace.hpp
+//   pending_    halves that wait, by arrival              front + trace_ttl: given up
 //   open_       traces not completed, by first event      front + trace_ttl: completed
 //   settling_   of those: root ended, by last event       front + settle:    completed
 //   completed_  by completion                             front + max_age:   evicted
 //
 // Each order is a list whose front is due first, because what is added to an order is always due last; so nothing is searched.
+// A native span goes the short way: its trace is that of the span before, one bit says that its id is new, its record is
+// appended. Everything else takes spans apart (SpanParts), and costs more.
 #include "collect/span_store.hpp"
 
 #include <algorithm>
 #include <cstring>
-#include <list>
-#include <unordered_map>
+#include <new>
+#include <optional>
 #include <utility>
 
+#include "collect/chunk_arena.hpp"
 #include "collect/forest.hpp"
+#include "collect/hash_slots.hpp"
+#include "collect/kept_trace.hpp"
+#include "collect/packed_record.hpp"
+#include "collect/text_table.hpp"
 #include "trace/record.hpp"
 #include "weir/core/detail/exceptions.hpp"
+#include "weir/core/ids.hpp"
+#include "weir/trace/detail/name_table.hpp"
 
 namespace weir::inline v0::detail {
 
 namespace {
 
 using TimePoint = SpanStore::TimePoint;
+using State = Half::State;
+using Chunk = ChunkArena::Chunk;
 
-struct TraceState;
+constexpr std::size_t max_texts = 1u << 18, max_text_bytes = 32u << 20;       // names and keys
+constexpr std::size_t max_services = 1u << 14, max_service_bytes = 4u << 20;  // who sends
+constexpr std::uint32_t indexed_from = 32;                                    // records of a trace; before, they are looked through
+constexpr std::uint32_t tidy_at_most = max_span_depth - 1;                    // spans; so nothing is too deep
 
-enum class State : std::uint8_t {
-  started,    // pending: waits for its end
-  ended,      // pending: waits for its start
-  complete,   // has both
-  unfinished  // given up without its end, which may still come
+struct TraceRef {
+  std::uint64_t high = 0, low = 0;
+  TraceIdForm form = TraceIdForm::hex32;
+  std::string_view text;  // of TraceIdForm::text
 };
 
-struct Entry {
-  Span span;  // without children
-  TraceState* trace = nullptr;
-  TimePoint arrived{};
-  std::size_t bytes = 0;
-  State state = State::started;
-  std::list<Entry*>::iterator place{};  // in pending_, while pending
-
-  bool pending() const { return state == State::started || state == State::ended; }
-};
-
-struct TraceState {
-  std::string id, service;
-  std::unordered_map<std::string_view, std::unique_ptr<Entry>> spans;  // keys: their ids
-  TimePoint first{}, last{};                                           // of events; completed: last is when that was
-  Timestamp latest{};                                                  // of all times in its events
-  std::size_t bytes = 0;
-  std::uint32_t published = 0, unfinished = 0, late = 0;  // spans kept that were handed on; of those without an end; …
-  std::uint32_t open_roots = 0;
-  bool root_ended = false, completed = false, settling = false;
-  std::list<TraceState*>::iterator place{}, settling_place{};  // in open_ or completed_; in settling_
-};
-
-std::size_t heap_bytes(const std::string& text) { return text.capacity() <= std::string().capacity() ? 0 : text.capacity() + 1; }
-
-constexpr std::size_t node_bytes = 48;  // links, key and allocator overhead of a node in a map or list
-
-std::size_t memory_of(const Span& span) {
-  std::size_t bytes =
-      sizeof(Entry) + 2 * node_bytes + heap_bytes(span.id) + heap_bytes(span.trace_id) + heap_bytes(span.parent_id) + heap_bytes(span.name);
-  for (const auto& [key, value] : span.attrs) bytes += 2 * sizeof(std::string) + node_bytes + heap_bytes(key) + heap_bytes(value);
-  return bytes;
-}
+Chunk* chunk_at(void* object) noexcept { return static_cast<Chunk*>(object); }
+const Chunk* chunk_at(const void* object) noexcept { return static_cast<const Chunk*>(object); }
+std::size_t chunks_for(std::size_t bytes) noexcept { return (bytes + ChunkArena::chunk_bytes - 1) / ChunkArena::chunk_bytes; }
 
 /// Cuts `text` to at most `limit` bytes, between characters.
 bool cut(std::string& text, std::size_t limit) {
   if (text.size() <= limit) return false;
   while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0) == 0x80) --limit;
   text.resize(limit);
-  text.shrink_to_fit();
+  return true;
+}
+bool cut(std::string_view& text, std::size_t limit) {
+  if (text.size() <= limit) return false;
+  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0) == 0x80) --limit;
+  text = text.substr(0, limit);
   return true;
 }
 
@@ -84,147 +72,991 @@ std::size_t text_bytes(const Span& span) {
   return bytes;
 }
 
-void mark_unfinished(Span& span, Timestamp latest) {
-  span.end_time = std::max(span.start_time, latest);
+void mark_unfinished(Span& span, Timestamp end) {
+  span.end_time = std::max(span.start_time, end);
   span.attrs.insert_or_assign(std::string(unfinished_attribute), "true");
+}
+
+IdRef own_id(std::string_view text) {
+  IdRef id = IdRef::of(text);
+  if (id.form == IdRef::Form::none) id.form = IdRef::Form::text;
+  return id;
 }
 
 }  // namespace
 
 struct SpanStore::Impl {
-  TraceStoreOptions options;
+  explicit Impl(const TraceStoreOptions& store_options) : options(store_options) {}
+  ~Impl() {
+    for (KeptTrace* trace = open_.front; trace != nullptr; trace = trace->next) free_index(*trace);
+    for (KeptTrace* trace = completed_.front; trace != nullptr; trace = trace->next) free_index(*trace);
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  const TraceStoreOptions options;
   TraceStoreStats stats;
   std::function<void(std::string_view, const Span&)> on_span;
   std::function<void(const Trace&)> on_trace;
   std::function<bool()> span_wanted, trace_wanted;
-  std::vector<std::string> texts{"\xe2\x80\xa6overflow"};
-  std::map<std::string, std::uint32_t, std::less<>> text_ids;
+  TextTable texts{max_texts, max_text_bytes}, services{max_services, max_service_bytes};
   TimePoint now = TimePoint::min();
-  std::unordered_map<std::string_view, std::unique_ptr<TraceState>> traces_;  // keys: their ids
-  std::list<Entry*> pending_;
-  std::list<TraceState*> open_, settling_, completed_;
 
-  void apply(Event event, std::string_view service) {
+  Chain<Half, &Half::waits_before, &Half::waits_after> pending_;
+  Chain<KeptTrace, &KeptTrace::previous, &KeptTrace::next> open_, completed_;
+  Chain<KeptTrace, &KeptTrace::settles_before, &KeptTrace::settles_after> settling_;
+
+  void apply(Event event, std::uint32_t service) {
     ++stats.events;
     if (event.type != EventType::span_start && event.type != EventType::span_end) return;
     limit(event);
-    TraceState& trace = trace_of(event, service);
-    trace.latest = std::max(trace.latest, event.time);
-    if (!trace.completed) trace.last = now;
-    const auto found = trace.spans.find(event.span_id);
-    Entry* const known = found == trace.spans.end() ? nullptr : found->second.get();
-    if (event.type == EventType::span_start) {
-      apply_start(trace, known, std::move(event));
+    const bool starts = event.type == EventType::span_start;
+    KeptTrace& trace = trace_of(ref(event.trace_id), service, event.time);
+    touch(trace, event.time);
+    SpanParts& parts = parts_;
+    parts.id = own_id(event.span_id);
+    parts.parent = starts ? IdRef::of(event.parent_id) : IdRef{};
+    parts.name = {0, false, event.name};
+    parts.kind = event.kind;
+    parts.start = starts ? event.time : Timestamp{};
+    parts.end = starts ? Timestamp{} : event.time;
+    parts.attributes.clear();
+    for (const auto& [key, value] : event.attrs) parts.attributes.push_back({{0, false, key}, AttributeValue::Type::string, 0, value});
+    const std::uint64_t hash = hash_of(parts.id);
+    Half* const half = find_half(trace, parts.id, hash);
+    const bool known = half != nullptr || contains(trace, parts.id, hash);
+    if (starts) {
+      apply_start(trace, known, half, hash, parts);
     } else {
-      apply_end(trace, known, std::move(event));
+      apply_end(trace, known, half, hash, parts);
     }
     update_settling(trace);
     enforce_bounds();
   }
 
-  void advance() {
-    while (!settling_.empty() && settling_.front()->last + options.settle <= now) complete(*settling_.front());
-    while (!pending_.empty() && pending_.front()->arrived + options.trace_ttl <= now) give_up(*pending_.front());
-    while (!open_.empty() && open_.front()->first + options.trace_ttl <= now) complete(*open_.front());
-    while (!completed_.empty() && completed_.front()->last + options.max_age <= now) evict(*completed_.front());
+  void apply(const PackedSpan& span, std::uint32_t service) {
+    KeptTrace& trace = trace_of({span.trace_id.high, span.trace_id.low, TraceIdForm::hex32, {}}, service, span.start_time);
+    touch(trace, std::max(span.start_time, span.end_time));
+    const IdRef id = IdRef::of(span.span_id);
+    const std::uint64_t hash = hash_of(id);
+    Half* const half = find_half(trace, id, hash);
+    if (half == nullptr && contains(trace, id, hash)) {
+      ++stats.events;
+      ++stats.duplicates;
+    } else if (half == nullptr && within_limits(span)) {
+      stats.events += 2;
+      if (span.end_time < span.start_time || span.parent_id == span.span_id) {
+        finish(trace, hash, corrected(span));
+      } else {
+        finish(trace, hash, span);
+      }
+    } else {
+      take_apart(span, parts_);
+      if (half == nullptr) {
+        stats.events += 2;
+        untie(parts_);
+        clamp_duration(parts_);
+        finish(trace, hash, parts_);
+      } else if (half->state == State::ended) {
+        stats.events += 2;
+        ++stats.duplicates;  // the second end
+        parts_.attributes.clear();
+        apply_start(trace, true, half, hash, parts_);
+      } else {
+        ++stats.events;
+        apply_end(trace, true, half, hash, parts_);
+      }
+    }
+    update_settling(trace);
     enforce_bounds();
+  }
+
+  void apply_open(const PackedSpan& span, std::uint32_t service) {
+    const TraceRef trace_id{span.trace_id.high, span.trace_id.low, TraceIdForm::hex32, {}};
+    const IdRef id = IdRef::of(span.span_id);
+    const std::uint64_t hash = hash_of(id);
+    if (KeptTrace* const known = find_trace(trace_id)) {
+      const Half* const half = find_half(*known, id, hash);
+      if (half != nullptr ? half->state != State::ended : contains(*known, id, hash)) return;
+    }
+    ++stats.events;
+    KeptTrace& trace = trace_of(trace_id, service, span.start_time);
+    touch(trace, span.start_time);
+    take_apart(span, parts_);
+    parts_.end = {};
+    Half* const half = find_half(trace, id, hash);
+    apply_start(trace, half != nullptr, half, hash, parts_);
+    update_settling(trace);
+    enforce_bounds();
+  }
+
+  void apply_unfinished(const PackedSpan& span, std::uint32_t service) {
+    apply_open(span, service);
+    KeptTrace* const trace = find_trace(TraceRef{span.trace_id.high, span.trace_id.low, TraceIdForm::hex32, {}});
+    if (trace == nullptr) return;  // there was no room for it
+    const IdRef id = IdRef::of(span.span_id);
+    Half* const half = find_half(*trace, id, hash_of(id));
+    if (half != nullptr && half->state == State::started) give_up(*half);
+  }
+
+  void advance(TimePoint to) {
+    now = std::max(now, to);
+    if (now < due_) return;
+    while (settling_.front != nullptr && settling_.front->last + options.settle <= now) complete(*settling_.front);
+    while (pending_.front != nullptr && pending_.front->arrived + options.trace_ttl <= now) give_up(*pending_.front);
+    while (open_.front != nullptr && open_.front->first + options.trace_ttl <= now) complete(*open_.front);
+    while (completed_.front != nullptr && completed_.front->last + options.max_age <= now) evict(*completed_.front);
+    enforce_bounds();
+    due_ = next_deadline();
   }
 
   TimePoint next_deadline() const {
     TimePoint due = TimePoint::max();
-    if (!pending_.empty()) due = std::min(due, pending_.front()->arrived + options.trace_ttl);
-    if (!settling_.empty()) due = std::min(due, settling_.front()->last + options.settle);
-    if (!open_.empty()) due = std::min(due, open_.front()->first + options.trace_ttl);
-    if (!completed_.empty()) due = std::min(due, completed_.front()->last + options.max_age);
+    if (pending_.front != nullptr) due = std::min(due, pending_.front->arrived + options.trace_ttl);
+    if (settling_.front != nullptr) due = std::min(due, settling_.front->last + options.settle);
+    if (open_.front != nullptr) due = std::min(due, open_.front->first + options.trace_ttl);
+    if (completed_.front != nullptr) due = std::min(due, completed_.front->last + options.max_age);
     return due;
   }
 
-  void complete_all() {
-    while (!pending_.empty()) give_up(*pending_.front());
-    while (!open_.empty()) complete(*open_.front());
+  void complete_all(TimePoint to) {
+    now = std::max(now, to);
+    while (pending_.front != nullptr) give_up(*pending_.front);
+    while (open_.front != nullptr) complete(*open_.front);
     enforce_bounds();
   }
 
-  const State* state_of(const PackedSpan& span) const {
-    const auto trace = traces_.find(span.trace_id.hex());
-    if (trace == traces_.end()) return nullptr;
-    const auto entry = trace->second->spans.find(span.span_id.hex());
-    return entry == trace->second->spans.end() ? nullptr : &entry->second->state;
-  }
-  Event start_of(const PackedSpan& span) const {
-    return Event::span_start(span.span_id.hex(), span.trace_id.hex(), span.parent_id.valid() ? span.parent_id.hex() : "", texts[span.name],
-                             span.kind, span.start_time);
-  }
-  Event end_of(const PackedSpan& span) const {
-    Event end = Event::span_end(span.span_id.hex(), span.trace_id.hex(), span.end_time);
-    const std::byte* at = span.attributes.data();
-    for (unsigned left = span.attribute_count; left > 0; --left) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, at, sizeof word);
-      const RecordAttribute attribute{attribute_key(word),
-                                      static_cast<AttributeValue::Type>(attribute_type(word)),
-                                      {reinterpret_cast<const char*>(at) + 8, attribute_bytes(word)}};
-      std::string& value = end.attrs[texts[attribute.key]];
-      value.clear();
-      append_value(value, attribute);
-      at += 8 + (attribute_bytes(word) + 7) / 8 * 8;
-    }
-    return end;
-  }
+  /// What traces and spans take: their chunks and tables.
+  std::size_t bytes() const noexcept { return arena_.used() * ChunkArena::cost + traces_.bytes() + halves_.bytes() + index_bytes_; }
 
-  Trace snapshot(const TraceState& trace, Forest* forest_out = nullptr) const {
-    std::vector<Span> spans;
-    spans.reserve(trace.spans.size());
+  Trace snapshot(const KeptTrace& trace, Forest* forest_out = nullptr) const {
     Trace result;
-    result.unfinished = trace.unfinished;
-    for (const auto& [id, entry] : trace.spans) {
-      if (entry->state == State::ended || (entry->state == State::started && !trace.completed)) continue;
-      spans.push_back(entry->span);
-      if (entry->state != State::started) continue;
-      mark_unfinished(spans.back(), trace.latest);
-      ++result.unfinished;
-    }
-    result.trace_id = trace.id;
-    result.service = trace.service;
+    result.trace_id = id_of(trace);
+    result.service = services.text(trace.service);
+    if (trace.extra != nullptr) result.unfinished = trace.extra->unfinished, result.late = trace.extra->late;
+    std::vector<Span> spans = complete_spans(trace, result.trace_id);
+    for_each_half(trace, [&](const Half& half, const SpanParts& parts) {
+      if (half.state == State::ended || (half.state == State::started && !trace.completed)) return;
+      spans.push_back(to_span(parts, result.trace_id));
+      mark_unfinished(spans.back(), half.state == State::started ? trace.latest : half.given_up);
+      if (half.state == State::started) ++result.unfinished;
+    });
     result.spans = static_cast<std::uint32_t>(spans.size());
-    result.late = trace.late;
     Forest forest = build_forest(std::move(spans));
     result.roots = std::move(forest.roots);
     if (forest_out != nullptr) *forest_out = std::move(forest);
     return result;
   }
 
+  std::map<std::string, std::vector<Span>> all_traces() const {
+    std::map<std::string, std::vector<Span>> all;
+    for (const auto* order : {&open_, &completed_}) {
+      for (const KeptTrace* trace = order->front; trace != nullptr; trace = trace->next) {
+        if (Trace known = snapshot(*trace); !known.roots.empty()) all.emplace(std::move(known.trace_id), std::move(known.roots));
+      }
+    }
+    return all;
+  }
+
   Replay last_traces(std::size_t count, std::size_t max_bytes) const {
     Replay replay;
-    std::vector<const TraceState*> chosen;  // newest first
-    std::size_t bytes = 0;
-    const auto choose_from = [&](const std::list<TraceState*>& order) {
-      for (auto at = order.rbegin(); at != order.rend() && count > 0; ++at) {
-        const TraceState& trace = **at;
-        if (trace.published == 0) continue;
-        --count;
-        if (bytes >= max_bytes) {
-          replay.left_out += trace.published;
-          continue;
-        }
-        chosen.push_back(&trace);
-        for (const auto& [id, entry] : trace.spans) bytes += entry->pending() ? 0 : text_bytes(entry->span);
+    std::vector<std::vector<Span>> chosen;  // newest first
+    std::size_t total = 0;
+    const auto choose = [&](const KeptTrace& trace) {
+      if (published(trace) == 0) return;
+      --count;
+      if (total >= max_bytes) {
+        replay.left_out += published(trace);
+        return;
       }
+      chosen.push_back(published_spans(trace));
+      for (const Span& span : chosen.back()) total += text_bytes(span);
     };
-    choose_from(settling_);
-    choose_from(completed_);
-    for (auto trace = chosen.rbegin(); trace != chosen.rend(); ++trace) append_spans(**trace, replay.spans);
+    for (const KeptTrace* trace = settling_.back; trace != nullptr && count > 0; trace = trace->settles_before) choose(*trace);
+    for (const KeptTrace* trace = completed_.back; trace != nullptr && count > 0; trace = trace->previous) choose(*trace);
+    for (auto spans = chosen.rbegin(); spans != chosen.rend(); ++spans) append_spans(std::move(*spans), replay.spans);
     return replay;
   }
 
  private:
-  /// Appends what was handed on of `trace`, children before their parents.
-  static void append_spans(const TraceState& trace, std::vector<Span>& out) {
-    std::vector<Span> spans;
-    spans.reserve(trace.published);
-    for (const auto& [id, entry] : trace.spans) {
-      if (!entry->pending()) spans.push_back(entry->span);
+  // ── Ids ──
+
+  std::uint64_t hash_of(const IdRef& id) const noexcept {
+    if (id.form == IdRef::Form::text) return seeded_hash(id.text, seed_);
+    std::uint64_t state = id.value ^ seed_;
+    return split_mix(state);
+  }
+  std::uint64_t hash_of(const TraceRef& id) const noexcept { return hash_of_trace(id.high, id.low); }
+  std::uint64_t hash_of_trace(std::uint64_t high, std::uint64_t low) const noexcept {
+    std::uint64_t state = high ^ seed_;
+    state = split_mix(state) ^ low;
+    return split_mix(state);
+  }
+  static std::uint64_t in_trace(const KeptTrace& trace, std::uint64_t hash) noexcept {
+    std::uint64_t state = reinterpret_cast<std::uintptr_t>(&trace) ^ hash;
+    return split_mix(state);
+  }
+  TraceRef ref(std::string_view id) const noexcept {
+    TraceRef result;
+    if (id.size() == 32 && parse_hex(id.data(), result.high) && parse_hex(id.data() + 16, result.low)) return result;
+    result.form = TraceIdForm::hex16;
+    result.high = 0;
+    if (id.size() == 16 && parse_hex(id.data(), result.low)) return result;
+    return {seeded_hash(id, seed_), seeded_hash(id, ~seed_), TraceIdForm::text, id};
+  }
+  bool is(const KeptTrace& trace, const TraceRef& id) const {
+    return trace.id_low == id.low && trace.id_high == id.high && trace.form == id.form &&
+           (id.form != TraceIdForm::text || id_of(trace) == id.text);
+  }
+  std::string id_of(const KeptTrace& trace) const {
+    if (trace.form == TraceIdForm::hex32) return TraceId{trace.id_high, trace.id_low}.hex();
+    if (trace.form == TraceIdForm::hex16) return SpanId{trace.id_low}.hex();
+    std::string text(trace.extra->id_bytes, '\0');
+    ChainReader(chunk_at(trace.extra), sizeof(Extra)).copy(text.data(), text.size());
+    return text;
+  }
+  std::string_view text_of(const TextRef& text) const noexcept { return text.interned ? texts.text(text.id) : text.text; }
+
+  // ── Bounds of a span ──
+
+  void limit(Event& event) {
+    const std::size_t most = options.max_attribute_bytes;
+    if (cut(event.name, most)) ++stats.cut_attributes;
+    for (auto at = event.attrs.begin(); at != event.attrs.end();) {
+      const auto attribute = at++;
+      if (cut(attribute->second, most)) ++stats.cut_attributes;
+      if (attribute->first.size() <= most) continue;
+      auto node = event.attrs.extract(attribute);
+      cut(node.key(), most);
+      ++stats.cut_attributes;
+      if (!event.attrs.insert(std::move(node)).inserted) ++stats.dropped_attributes;
     }
+    while (event.attrs.size() > options.max_attributes) {
+      event.attrs.erase(std::prev(event.attrs.end()));
+      ++stats.dropped_attributes;
+    }
+  }
+  /// Whether nothing of it has to be cut or dropped.
+  bool within_limits(const PackedSpan& span) const noexcept {
+    return span.attribute_count <= options.max_attributes && texts.longest() <= options.max_attribute_bytes &&
+           span.attributes.size() <= options.max_attribute_bytes;  // so each value is
+  }
+  void take_apart(const PackedSpan& span, SpanParts& out) {
+    const std::size_t most = options.max_attribute_bytes;
+    out.id = IdRef::of(span.span_id);
+    out.parent = span.parent_id.valid() ? IdRef::of(span.parent_id) : IdRef{};
+    out.name = limited({span.name, true, {}});
+    out.kind = span.kind;
+    out.start = span.start_time;
+    out.end = span.end_time;
+    out.attributes.clear();
+    const std::byte* at = span.attributes.data();
+    for (unsigned left = span.attribute_count; left > 0; --left) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, at, sizeof word);
+      AttributeRef each{{attribute_key(word), true, {}}, static_cast<AttributeValue::Type>(attribute_type(word)), 0, {}};
+      if (each.type == AttributeValue::Type::string) {
+        each.text = {reinterpret_cast<const char*>(at) + 8, attribute_bytes(word)};
+      } else {
+        std::memcpy(&each.number, at + 8, sizeof each.number);
+      }
+      at += 8 + (attribute_bytes(word) + 7) / 8 * 8;
+      const auto same = std::find_if(out.attributes.begin(), out.attributes.end(),
+                                     [&](const AttributeRef& known) { return known.key.id == each.key.id; });
+      if (same != out.attributes.end()) {
+        *same = each;
+      } else {
+        out.attributes.push_back(each);
+      }
+    }
+    for (AttributeRef& each : out.attributes) {
+      if (cut(each.text, most)) ++stats.cut_attributes;
+      each.key = limited(each.key);
+    }
+    std::stable_sort(out.attributes.begin(), out.attributes.end(), [this](const AttributeRef& a, const AttributeRef& b) {
+      return std::pair(text_of(a.key), !a.key.interned) < std::pair(text_of(b.key), !b.key.interned);  // what was cut last
+    });
+    const auto twice = std::unique(out.attributes.begin(), out.attributes.end(),
+                                   [this](const AttributeRef& a, const AttributeRef& b) { return text_of(a.key) == text_of(b.key); });
+    stats.dropped_attributes += static_cast<std::uint64_t>(out.attributes.end() - twice);
+    out.attributes.erase(twice, out.attributes.end());
+    drop_beyond_limit(out.attributes);
+  }
+  TextRef limited(TextRef text) {
+    text.text = texts.text(text.id);
+    if (cut(text.text, options.max_attribute_bytes)) {
+      ++stats.cut_attributes;
+      text.interned = false;
+    }
+    return text;
+  }
+  /// Requires: sorted by key.
+  void drop_beyond_limit(std::vector<AttributeRef>& attributes) {
+    if (attributes.size() <= options.max_attributes) return;
+    stats.dropped_attributes += attributes.size() - options.max_attributes;
+    attributes.resize(options.max_attributes);
+  }
+  /// Adds `more`; of equal keys the ones that are there stay.
+  void merge(std::vector<AttributeRef>& into, const std::vector<AttributeRef>& more) {
+    if (more.empty()) return;
+    into.insert(into.end(), more.begin(), more.end());
+    std::stable_sort(into.begin(), into.end(),
+                     [this](const AttributeRef& a, const AttributeRef& b) { return text_of(a.key) < text_of(b.key); });
+    into.erase(std::unique(into.begin(), into.end(),
+                           [this](const AttributeRef& a, const AttributeRef& b) { return text_of(a.key) == text_of(b.key); }),
+               into.end());
+    drop_beyond_limit(into);
+  }
+  void untie(SpanParts& span) {
+    if (!(span.parent == span.id)) return;
+    span.parent = {};
+    ++stats.cycles;
+  }
+  void clamp_duration(SpanParts& span) {
+    if (span.end >= span.start) return;
+    span.end = span.start;
+    ++stats.negative_durations;
+  }
+  PackedSpan corrected(PackedSpan span) {
+    if (span.parent_id == span.span_id) {
+      span.parent_id = {};
+      ++stats.cycles;
+    }
+    if (span.end_time < span.start_time) {
+      span.end_time = span.start_time;
+      ++stats.negative_durations;
+    }
+    return span;
+  }
+
+  // ── Traces ──
+
+  KeptTrace* find_trace(const TraceRef& id) {
+    if (last_ != nullptr && is(*last_, id)) return last_;
+    return traces_.find(hash_of(id), [&](const KeptTrace& trace) { return is(trace, id); });
+  }
+  KeptTrace& trace_of(const TraceRef& id, std::uint32_t service, Timestamp time) {
+    if (KeptTrace* const known = find_trace(id)) return *(last_ = known);
+    traces_.reserve_one();
+    Chunk* const chunk = arena_.take();
+    auto& trace = *::new (chunk->bytes) KeptTrace;
+    trace.id_high = id.high;
+    trace.id_low = id.low;
+    trace.form = id.form;
+    trace.service = service;
+    trace.first = now;
+    trace.latest = trace.base = time;
+    if (id.form == TraceIdForm::text) {
+      try {
+        keep_text(trace, id.text);
+      } catch (const std::bad_alloc&) {
+        arena_.give_chain(chunk);
+        throw;
+      }
+    }
+    traces_.insert(hash_of(id), &trace);
+    open_.push_back(trace);
+    be_due(now + options.trace_ttl);
+    return *(last_ = &trace);
+  }
+  void keep_text(KeptTrace& trace, std::string_view text) {
+    Extra& extra = extra_of(trace);
+    extra.id_bytes = static_cast<std::uint32_t>(text.size());
+    trace.chunks += write_behind(&extra, sizeof(Extra), {reinterpret_cast<const std::byte*>(text.data()), text.size()});
+  }
+  Extra& extra_of(KeptTrace& trace) {
+    if (trace.extra == nullptr) {
+      trace.extra = ::new (arena_.take()->bytes) Extra;
+      ++trace.chunks;
+    }
+    return *trace.extra;
+  }
+  static std::uint32_t published(const KeptTrace& trace) noexcept {
+    return trace.stored + (trace.extra != nullptr ? trace.extra->unfinished : 0);
+  }
+  static std::uint32_t halves_of(const KeptTrace& trace) noexcept { return trace.extra != nullptr ? trace.extra->halves : 0; }
+  static std::size_t index_bytes(const KeptTrace& trace) noexcept {
+    return trace.extra != nullptr && trace.extra->index != nullptr ? (trace.extra->index_mask + std::size_t{1}) * sizeof(std::uint64_t) : 0;
+  }
+  static std::size_t bytes_of(const KeptTrace& trace) noexcept { return trace.chunks * ChunkArena::cost + index_bytes(trace); }
+  void touch(KeptTrace& trace, Timestamp time) noexcept {
+    trace.latest = std::max(trace.latest, time);
+    if (!trace.completed) trace.last = now;
+  }
+  void be_due(TimePoint time) noexcept { due_ = std::min(due_, time); }
+
+  /// Puts the trace last among those that wait for quiet, if it does.
+  void update_settling(KeptTrace& trace) noexcept {
+    if (trace.settling && settling_.back == &trace && (trace.extra == nullptr || trace.extra->open_roots == 0)) return;
+    stop_settling(trace);
+    trace.settling = !trace.completed && trace.root_ended && (trace.extra == nullptr || trace.extra->open_roots == 0);
+    if (!trace.settling) return;
+    settling_.push_back(trace);
+    be_due(now + options.settle);
+  }
+  void stop_settling(KeptTrace& trace) noexcept {
+    if (!trace.settling) return;
+    trace.settling = false;
+    settling_.erase(trace);
+  }
+  void complete(KeptTrace& trace) {
+    stop_settling(trace);
+    if (published(trace) == 0) {  // nothing to show; what still waits gets its time
+      wait_again(trace);
+      return;
+    }
+    trace.completed = true;
+    trace.last = now;
+    open_.erase(trace);
+    completed_.push_back(trace);
+    be_due(now + options.max_age);
+    ++stats.traces;
+    const bool call = on_trace && is_wanted(trace_wanted);
+    if (!call && is_tidy(trace)) return;
+    Forest forest;
+    std::optional<Trace> whole;
+    if (call || !count_in(trace, forest)) whole = snapshot(trace, &forest);
+    stats.orphans += forest.orphans;
+    stats.cycles += forest.cycles;
+    stats.flattened += forest.flattened;
+    if (call && !call_guarded(on_trace, std::as_const(*whole))) ++stats.failed_callbacks;
+  }
+  void wait_again(KeptTrace& trace) {
+    if (halves_of(trace) == 0) {
+      erase(trace);
+      return;
+    }
+    trace.first = now;
+    open_.erase(trace);
+    open_.push_back(trace);
+    be_due(now + options.trace_ttl);
+  }
+  /// Hands on what the trace still has, and forgets it.
+  void evict(KeptTrace& trace) {
+    ++stats.evicted_traces;
+    give_up_pending(trace);
+    erase(trace);
+  }
+  void enforce_bounds() {
+    while (pending_.size > options.max_pending) {
+      ++stats.given_up_early;
+      give_up(*pending_.front);
+    }
+    while (completed_.size > options.max_traces) evict(*completed_.front);
+    while (bytes() > options.max_bytes) {
+      if (completed_.front != nullptr) {
+        evict(*completed_.front);
+      } else if (open_.front != nullptr) {
+        complete_early(*open_.front);
+      } else {
+        break;
+      }
+    }
+  }
+  /// Requires: the trace is the first of open_.
+  void complete_early(KeptTrace& trace) {
+    give_up_pending(trace);
+    if (open_.front != &trace) return;  // gone with its last pending end
+    if (published(trace) > 0) {
+      ++stats.completed_early;
+      complete(trace);
+      evict(trace);
+    } else {
+      erase(trace);
+    }
+  }
+  void erase(KeptTrace& trace) noexcept {
+    stop_settling(trace);
+    (trace.completed ? completed_ : open_).erase(trace);
+    traces_.erase(hash_of_trace(trace.id_high, trace.id_low), &trace);
+    if (last_ == &trace) last_ = nullptr;
+    if (recent_.trace == &trace) recent_ = {};
+    if (trace.extra != nullptr) {
+      while (trace.extra->first != nullptr) arena_.give_chain(chunk_at(detach(*trace.extra->first)));
+      free_index(trace);
+      arena_.give_chain(chunk_at(trace.extra));
+    }
+    arena_.give_chain(trace.head);
+    arena_.give_chain(chunk_at(&trace));
+  }
+
+  // ── Halves ──
+
+  Half* find_half(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
+    if (halves_of(trace) == 0) return nullptr;
+    return halves_.find(in_trace(trace, hash), [&](const Half& half) {
+      if (half.trace != &trace || half.hash != hash) return false;
+      ChainReader at(chunk_at(&half), sizeof(Half));
+      at.varint();
+      return has_id(at, id);
+    });
+  }
+  /// Writes bytes behind an object that is alone in its chunk; returns how many chunks that took.
+  std::uint32_t write_behind(void* object, std::size_t size, std::span<const std::byte> bytes) {
+    Chunk* chunk = chunk_at(object);
+    std::uint32_t taken = 0;
+    for (std::size_t used = size; !bytes.empty();) {
+      if (used == ChunkArena::chunk_bytes) {
+        Chunk* const more = arena_.take();
+        ChunkArena::set_next(chunk, more);
+        chunk = more;
+        used = 0;
+        ++taken;
+      }
+      const std::size_t part = std::min(bytes.size(), ChunkArena::chunk_bytes - used);
+      std::memcpy(chunk->bytes + used, bytes.data(), part);
+      bytes = bytes.subspan(part);
+      used += part;
+    }
+    return taken;
+  }
+  void add_pending(KeptTrace& trace, std::uint64_t hash, const SpanParts& parts, State state) {
+    Extra& extra = extra_of(trace);
+    halves_.reserve_one();
+    RecordContext context;
+    const std::span<const std::byte> record = writer_.write(parts, context);
+    Chunk* const chunk = arena_.take();
+    auto& half = *::new (chunk->bytes) Half;
+    try {
+      half.chunks = 1 + write_behind(&half, sizeof(Half), record);
+    } catch (const std::bad_alloc&) {
+      arena_.give_chain(chunk);
+      throw;
+    }
+    half.trace = &trace;
+    half.hash = hash;
+    half.arrived = now;
+    half.state = state;
+    half.root = state == State::started && parts.parent.form == IdRef::Form::none;
+    half.previous = extra.last;
+    (extra.last != nullptr ? extra.last->next : extra.first) = &half;
+    extra.last = &half;
+    ++extra.halves;
+    if (half.root) ++extra.open_roots;
+    trace.chunks += half.chunks;
+    halves_.insert(in_trace(trace, hash), &half);
+    pending_.push_back(half);
+    be_due(now + options.trace_ttl);
+  }
+  /// Takes it out of every order; whoever calls gives its chunks back.
+  Half* detach(Half& half) noexcept {
+    KeptTrace& trace = *half.trace;
+    Extra& extra = *trace.extra;
+    (half.previous != nullptr ? half.previous->next : extra.first) = half.next;
+    (half.next != nullptr ? half.next->previous : extra.last) = half.previous;
+    --extra.halves;
+    trace.chunks -= half.chunks;
+    halves_.erase(in_trace(trace, half.hash), &half);
+    if (half.pending()) {
+      pending_.erase(half);
+      if (half.root) --extra.open_roots;
+    } else {
+      --extra.unfinished;
+    }
+    return &half;
+  }
+  /// A half that was detached, and is given back at the end of a scope.
+  class Detached {
+   public:
+    Detached(Impl& impl, Half& half) : impl_(impl), half_(impl.detach(half)) {}
+    ~Detached() { impl_.arena_.give_chain(chunk_at(half_)); }
+    Detached(const Detached&) = delete;
+    Detached& operator=(const Detached&) = delete;
+
+   private:
+    Impl& impl_;
+    Half* half_;
+  };
+  static void read_half(const Half& half, SpanParts& parts, std::vector<std::byte>& scratch) {
+    ChainReader at(chunk_at(&half), sizeof(Half));
+    const std::size_t size = at.varint();
+    RecordContext context;
+    read_record(at.view(size, scratch), context, parts);
+  }
+  template <class F>
+  static void for_each_half(const KeptTrace& trace, F each) {
+    if (trace.extra == nullptr) return;
+    SpanParts parts;
+    std::vector<std::byte> scratch;
+    for (const Half* half = trace.extra->first; half != nullptr; half = half->next) {
+      read_half(*half, parts, scratch);
+      each(*half, std::as_const(parts));
+    }
+  }
+
+  void apply_start(KeptTrace& trace, bool known, Half* half, std::uint64_t hash, SpanParts& start) {
+    if (known && (half == nullptr || half->state != State::ended)) {
+      ++stats.duplicates;
+      return;
+    }
+    untie(start);
+    if (half == nullptr) {
+      add_pending(trace, hash, start, State::started);
+      return;
+    }
+    const Detached end_half(*this, *half);
+    read_half(*half, half_parts_, half_bytes_);
+    start.end = half_parts_.end;
+    merge(half_parts_.attributes, start.attributes);  // the end knows better than the start
+    start.attributes.swap(half_parts_.attributes);
+    clamp_duration(start);
+    finish(trace, hash, start);
+  }
+  void apply_end(KeptTrace& trace, bool known, Half* half, std::uint64_t hash, SpanParts& end) {
+    if (known && (half == nullptr || half->state == State::ended)) {
+      ++stats.duplicates;
+      return;
+    }
+    if (half == nullptr) {
+      add_pending(trace, hash, end, State::ended);
+      return;
+    }
+    const bool waited = half->pending();
+    const Detached start_half(*this, *half);
+    SpanParts& whole = half_parts_;
+    read_half(*half, whole, half_bytes_);
+    whole.end = end.end;
+    merge(end.attributes, whole.attributes);
+    end.attributes.swap(whole.attributes);
+    clamp_duration(whole);
+    if (waited) {
+      finish(trace, hash, whole);
+    } else {  // it was handed on already; now it is known as it was
+      count_late(trace);
+      append(trace, hash, whole);
+    }
+  }
+  /// Ends the wait for the other half. An end alone is forgotten, and its trace too when nothing else is in it.
+  void give_up(Half& half) {
+    KeptTrace& trace = *half.trace;
+    if (half.state == State::ended) {
+      ++stats.ends_without_start;
+      forget(half);
+      if (trace.stored == 0 && halves_of(trace) == 0 && !trace.completed) erase(trace);
+      return;
+    }
+    pending_.erase(half);
+    if (half.root) {
+      --trace.extra->open_roots;
+      trace.root_ended = true;
+    }
+    half.state = State::unfinished;
+    ++trace.extra->unfinished;
+    ++stats.unfinished;
+    ++stats.spans;
+    if (!trace.completed) trace.last = now;
+    SpanParts parts;
+    std::vector<std::byte> scratch;
+    read_half(half, parts, scratch);
+    half.given_up = std::max(parts.start, trace.latest);
+    if (on_span && is_wanted(span_wanted)) {
+      const std::string trace_id = id_of(trace);
+      Span span = to_span(parts, trace_id);
+      mark_unfinished(span, half.given_up);
+      hand_on(trace_id, span);
+    }
+    if (bytes_of(trace) > options.max_trace_bytes) {
+      ++stats.dropped_spans;
+      forget(half);
+    }
+    update_settling(trace);
+  }
+  void forget(Half& half) noexcept { arena_.give_chain(chunk_at(detach(half))); }
+  void give_up_pending(KeptTrace& trace) {
+    if (halves_of(trace) == 0) return;
+    std::vector<Half*> waiting;
+    for (Half* half = trace.extra->first; half != nullptr; half = half->next) {
+      if (half->pending()) waiting.push_back(half);
+    }
+    for (Half* const half : waiting) {
+      ++stats.given_up_early;
+      give_up(*half);
+    }
+  }
+
+  // ── Complete spans ──
+
+  static IdRef parent_of(const PackedSpan& span) noexcept { return span.parent_id.valid() ? IdRef::of(span.parent_id) : IdRef{}; }
+  static IdRef parent_of(const SpanParts& span) noexcept { return span.parent; }
+  static IdRef id_of(const PackedSpan& span) noexcept { return IdRef::of(span.span_id); }
+  static IdRef id_of(const SpanParts& span) noexcept { return span.id; }
+
+  /// Both halves are there: hands the span on and keeps it, if there is room.
+  template <class AnySpan>
+  void finish(KeptTrace& trace, std::uint64_t hash, const AnySpan& span) {
+    count_late(trace);
+    ++stats.spans;
+    if (parent_of(span).form == IdRef::Form::none) trace.root_ended = true;
+    const RecordContext before = recent_of(trace).context;
+    const std::span<const std::byte> record = writer_.write(span, recent_.context);
+    if (bytes_of(trace) + chunks_to_add(trace, record.size()) * ChunkArena::cost > options.max_trace_bytes) {
+      recent_.context.parent_known = false;
+      ++stats.dropped_spans;
+    } else {
+      store(trace, hash, id_of(span), parent_of(span), record);
+    }
+    if (on_span && is_wanted(span_wanted)) {
+      const std::string trace_id = id_of(trace);
+      SpanParts parts;
+      RecordContext context = before;
+      const std::byte* body = record.data();
+      while ((static_cast<unsigned>(*body++) & 0x80) != 0) {}
+      read_record(body, context, parts);
+      hand_on(trace_id, to_span(parts, trace_id));
+    }
+  }
+  void append(KeptTrace& trace, std::uint64_t hash, const SpanParts& span) {
+    store(trace, hash, span.id, span.parent, writer_.write(span, recent_of(trace).context));
+  }
+  void count_late(KeptTrace& trace) {
+    if (!trace.completed) return;
+    ++stats.late;
+    ++extra_of(trace).late;
+  }
+  void hand_on(const std::string& trace_id, const Span& span) {
+    if (!call_guarded(on_span, std::string_view(trace_id), span)) ++stats.failed_callbacks;
+  }
+  bool is_wanted(const std::function<bool()>& wanted) {
+    if (!wanted) return true;
+    bool yes = true;
+    const auto ask = [&] { yes = wanted(); };
+    if (!call_guarded(ask)) ++stats.failed_callbacks;
+    return yes;
+  }
+
+  void store(KeptTrace& trace, std::uint64_t hash, const IdRef& id, const IdRef& parent, std::span<const std::byte> record) {
+    if (trace.tidy) relate(trace, id, parent);
+    make_room(trace, record.size());
+    const Chunk* const chunk = trace.tail;
+    const std::size_t offset = trace.tail_used;
+    for (std::size_t room = ChunkArena::chunk_bytes - trace.tail_used; record.size() > room; room = ChunkArena::chunk_bytes) {
+      std::memcpy(trace.tail->bytes + trace.tail_used, record.data(), room);
+      record = record.subspan(room);
+      trace.tail = ChunkArena::next(trace.tail);
+      trace.tail_used = 0;
+    }
+    std::memcpy(trace.tail->bytes + trace.tail_used, record.data(), record.size());
+    trace.tail_used = static_cast<std::uint8_t>(trace.tail_used + record.size());
+    trace.seen |= bit_of(hash);
+    ++trace.stored;
+    if (trace.stored >= indexed_from) add_to_index(trace, hash, chunk, offset);
+  }
+  static std::size_t chunks_to_add(const KeptTrace& trace, std::size_t bytes) noexcept {
+    const std::size_t room = trace.head == nullptr ? 0 : ChunkArena::chunk_bytes - trace.tail_used;
+    return bytes <= room ? 0 : chunks_for(bytes - room);
+  }
+  /// All chunks at once, so that a record is there whole or not at all.
+  void make_room(KeptTrace& trace, std::size_t bytes) {
+    const std::size_t count = chunks_to_add(trace, bytes);
+    if (count == 0) return;
+    Chunk* const first = arena_.take();
+    try {
+      Chunk* last = first;
+      for (std::size_t i = 1; i < count; ++i) {
+        Chunk* const next = arena_.take();
+        ChunkArena::set_next(last, next);
+        last = next;
+      }
+    } catch (const std::bad_alloc&) {
+      arena_.give_chain(first);
+      throw;
+    }
+    if (trace.head == nullptr) {
+      trace.head = trace.tail = first;
+    } else {
+      ChunkArena::set_next(trace.tail, first);
+    }
+    trace.chunks += static_cast<std::uint32_t>(count);
+  }
+  static std::uint64_t bit_of(std::uint64_t hash) noexcept { return std::uint64_t{1} << (hash >> 58); }
+
+  bool contains(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
+    if ((trace.seen & bit_of(hash)) == 0) return false;
+    if (trace.extra != nullptr && trace.extra->index != nullptr) return index_has(*trace.extra, id, hash);
+    ChainReader at(trace.head, 0);
+    for (std::uint32_t left = trace.stored; left > 0; --left) {
+      const std::size_t size = at.varint();
+      ChainReader record = at;
+      if (has_id(record, id)) return true;
+      at.skip(size);
+    }
+    return false;
+  }
+
+  // The place of a record: its chunk, the offset in the seven bits that are zero in a chunk's address, and 16 bits of the hash.
+  static constexpr std::uint64_t place_mask = (std::uint64_t{1} << 48) - 1;
+  static std::uint64_t place_of(std::uint64_t hash, const Chunk* chunk, std::size_t offset) noexcept {
+    return reinterpret_cast<std::uintptr_t>(chunk) | offset % ChunkArena::chunk_bytes | (hash & ~place_mask);
+  }
+  static bool index_has(const Extra& extra, const IdRef& id, std::uint64_t hash) {
+    for (std::size_t i = hash & extra.index_mask; extra.index[i] != 0; i = (i + 1) & extra.index_mask) {
+      if (((extra.index[i] ^ hash) & ~place_mask) != 0) continue;
+      const std::uint64_t place = extra.index[i] & place_mask;
+      ChainReader at(reinterpret_cast<const Chunk*>(place & ~std::uint64_t{ChunkArena::chunk_bytes - 1}), place % ChunkArena::chunk_bytes);
+      at.varint();
+      if (has_id(at, id)) return true;
+    }
+    return false;
+  }
+  static void put_place(Extra& extra, std::uint64_t place, std::uint64_t hash) noexcept {
+    std::size_t i = hash & extra.index_mask;
+    while (extra.index[i] != 0) i = (i + 1) & extra.index_mask;
+    extra.index[i] = place;
+  }
+  void add_to_index(KeptTrace& trace, std::uint64_t hash, const Chunk* chunk, std::size_t offset) {
+    Extra& extra = extra_of(trace);
+    if (extra.index == nullptr || trace.stored * std::uint64_t{4} > (extra.index_mask + std::uint64_t{1}) * 3) {
+      build_index(trace);
+      return;
+    }
+    if (offset == ChunkArena::chunk_bytes) chunk = ChunkArena::next(chunk), offset = 0;
+    put_place(extra, place_of(hash, chunk, offset), hash);
+  }
+  /// Of all that is stored.
+  void build_index(KeptTrace& trace) {
+    Extra& extra = *trace.extra;
+    std::size_t capacity = 2 * indexed_from;
+    while (capacity * 3 < trace.stored * std::size_t{4} * 2) capacity *= 2;
+    free_index(trace);
+    extra.index = new std::uint64_t[capacity]();
+    extra.index_mask = static_cast<std::uint32_t>(capacity - 1);
+    index_bytes_ += index_bytes(trace);
+    for_each_record(trace, [&](const std::byte* record, const Chunk* chunk, std::size_t offset) {
+      const std::uint64_t hash = hash_of(detail::id_of(record));
+      put_place(extra, place_of(hash, chunk, offset), hash);
+    });
+  }
+  void free_index(KeptTrace& trace) noexcept {
+    if (trace.extra == nullptr || trace.extra->index == nullptr) return;
+    index_bytes_ -= index_bytes(trace);
+    delete[] std::exchange(trace.extra->index, nullptr);
+  }
+
+  template <class F>
+  static void for_each_record(const KeptTrace& trace, F each) {
+    ChainReader at(trace.head, 0);
+    std::vector<std::byte> scratch;
+    for (std::uint32_t left = trace.stored; left > 0; --left) {
+      at.settle();
+      const Chunk* const chunk = at.chunk();
+      const std::size_t offset = at.offset(), size = at.varint();
+      each(at.view(size, scratch), chunk, offset);
+    }
+  }
+
+  // ── Trees ──
+
+  /// What the store remembers of the trace that last got a span.
+  struct Recent {
+    KeptTrace* trace = nullptr;
+    RecordContext context;
+    std::uint64_t awaited[8] = {};  // parents that have not come
+    unsigned count = 0;
+  };
+  Recent& recent_of(KeptTrace& trace) noexcept {
+    if (recent_.trace != &trace) {
+      if (recent_.count > 0) recent_.trace->tidy = false;
+      recent_.trace = &trace;
+      recent_.context = {trace.base, 0, false};
+      recent_.count = 0;
+    }
+    return recent_;
+  }
+  /// Native spans come children before parents, so that a trace without orphans and cycles can be told as it comes: nobody waits for a
+  /// parent at the end, and what somebody waited for was never put below a span that was there.
+  /// Requires: the trace is tidy and the recent one; the span is not stored yet.
+  void relate(KeptTrace& trace, const IdRef& id, const IdRef& parent) {
+    std::uint64_t* const end = recent_.awaited + recent_.count;
+    if (id.form != IdRef::Form::hex || parent.form == IdRef::Form::text || trace.stored >= tidy_at_most) {
+      trace.tidy = false;
+    } else {
+      std::uint64_t* const own = std::find(recent_.awaited, end, id.value);
+      const bool waited = own != end;
+      if (waited) *own = recent_.awaited[--recent_.count];
+      if (parent.form == IdRef::Form::none) return;
+      std::uint64_t* const last = recent_.awaited + recent_.count;
+      if (std::find(recent_.awaited, last, parent.value) != last) return;
+      if (contains(trace, parent, hash_of(parent))) {
+        trace.tidy = !waited;
+      } else if (recent_.count < std::size(recent_.awaited)) {
+        recent_.awaited[recent_.count++] = parent.value;
+      } else {
+        trace.tidy = false;
+      }
+    }
+    if (!trace.tidy) recent_.count = 0;
+  }
+  /// True: no orphans, no cycles, nothing too deep.
+  bool is_tidy(const KeptTrace& trace) const noexcept {
+    return trace.tidy && halves_of(trace) == 0 && (recent_.trace != &trace || recent_.count == 0);
+  }
+  /// False: there are ids of another form.
+  bool count_in(const KeptTrace& trace, Forest& forest) const {
+    std::vector<ForestNode> nodes;
+    nodes.reserve(trace.stored + halves_of(trace));
+    bool plain = true;
+    const auto add = [&](const SpanParts& parts) {
+      plain = plain && parts.id.form == IdRef::Form::hex && parts.parent.form != IdRef::Form::text;
+      nodes.push_back({parts.start, parts.id.value, parts.parent.value, parts.parent.form == IdRef::Form::hex});
+    };
+    SpanParts parts;
+    RecordContext context{trace.base, 0, false};
+    for_each_record(trace, [&](const std::byte* record, const Chunk*, std::size_t) {
+      read_record(record, context, parts);
+      add(parts);
+    });
+    for_each_half(trace, [&](const Half& half, const SpanParts& half_parts) {
+      if (half.state != State::ended) add(half_parts);
+    });
+    if (plain) forest = count_forest(std::move(nodes));
+    return plain;
+  }
+
+  Span to_span(const SpanParts& parts, const std::string& trace_id) const {
+    Span span;
+    span.id = parts.id.string();
+    span.trace_id = trace_id;
+    span.parent_id = parts.parent.string();
+    span.name = text_of(parts.name);
+    span.kind = parts.kind;
+    span.start_time = parts.start;
+    span.end_time = parts.end;
+    for (const AttributeRef& each : parts.attributes) {
+      std::string& value = span.attrs[std::string(text_of(each.key))];
+      if (each.type == AttributeValue::Type::string) {
+        value = each.text;
+      } else {
+        char number[sizeof each.number];
+        std::memcpy(number, &each.number, sizeof number);
+        value.clear();
+        append_value(value, RecordAttribute{0, each.type, {number, sizeof number}});
+      }
+    }
+    return span;
+  }
+  std::vector<Span> complete_spans(const KeptTrace& trace, const std::string& trace_id) const {
+    std::vector<Span> spans;
+    spans.reserve(trace.stored + halves_of(trace));
+    SpanParts parts;
+    RecordContext context{trace.base, 0, false};
+    for_each_record(trace, [&](const std::byte* record, const Chunk*, std::size_t) {
+      read_record(record, context, parts);
+      spans.push_back(to_span(parts, trace_id));
+    });
+    return spans;
+  }
+  std::vector<Span> published_spans(const KeptTrace& trace) const {
+    const std::string trace_id = id_of(trace);
+    std::vector<Span> spans = complete_spans(trace, trace_id);
+    for_each_half(trace, [&](const Half& half, const SpanParts& parts) {
+      if (half.state != State::unfinished) return;
+      spans.push_back(to_span(parts, trace_id));
+      mark_unfinished(spans.back(), half.given_up);
+    });
+    return spans;
+  }
+  /// Appends the spans of a trace, children before their parents.
+  static void append_spans(std::vector<Span> spans, std::vector<Span>& out) {
     const auto first = static_cast<std::ptrdiff_t>(out.size());
     std::vector<Span> stack = build_forest(std::move(spans)).roots;
     while (!stack.empty()) {
@@ -236,273 +1068,27 @@ struct SpanStore::Impl {
     std::reverse(out.begin() + first, out.end());
   }
 
-  void limit(Event& event) {
-    if (cut(event.name, options.max_attribute_bytes)) ++stats.cut_attributes;
-    for (auto at = event.attrs.begin(); at != event.attrs.end();) {
-      const auto attribute = at++;
-      if (cut(attribute->second, options.max_attribute_bytes)) ++stats.cut_attributes;
-      if (attribute->first.size() <= options.max_attribute_bytes) continue;
-      auto node = event.attrs.extract(attribute);
-      cut(node.key(), options.max_attribute_bytes);
-      ++stats.cut_attributes;
-      if (!event.attrs.insert(std::move(node)).inserted) ++stats.dropped_attributes;
-    }
-  }
-  /// Adds `attrs` to those of the span; of equal keys the ones it has stay.
-  void merge_attributes(Span& span, StringAttributes attrs) {
-    span.attrs.merge(attrs);
-    while (span.attrs.size() > options.max_attributes) {
-      span.attrs.erase(std::prev(span.attrs.end()));
-      ++stats.dropped_attributes;
-    }
-  }
-
-  TraceState& trace_of(Event& event, std::string_view service) {
-    if (const auto found = traces_.find(event.trace_id); found != traces_.end()) return *found->second;
-    auto made = std::make_unique<TraceState>();
-    TraceState& trace = *made;
-    trace.id = event.trace_id;
-    trace.service = service;
-    trace.first = now;
-    trace.latest = event.time;
-    trace.place = open_.insert(open_.end(), &trace);
-    traces_.emplace(trace.id, std::move(made));
-    charge(trace, sizeof(TraceState) + 3 * node_bytes + heap_bytes(trace.id) + heap_bytes(trace.service));
-    return trace;
-  }
-  Entry& add_pending(TraceState& trace, std::string span_id, State state) {
-    auto made = std::make_unique<Entry>();
-    Entry& entry = *made;
-    entry.span.id = std::move(span_id);
-    entry.span.trace_id = trace.id;
-    entry.trace = &trace;
-    entry.arrived = now;
-    entry.state = state;
-    entry.place = pending_.insert(pending_.end(), &entry);
-    trace.spans.emplace(entry.span.id, std::move(made));
-    return entry;
-  }
-
-  void apply_start(TraceState& trace, Entry* known, Event event) {
-    if (known != nullptr && known->state != State::ended) {
-      ++stats.duplicates;
-      return;
-    }
-    Entry& entry = known != nullptr ? *known : add_pending(trace, std::move(event.span_id), State::started);
-    Span& span = entry.span;
-    if (event.parent_id == span.id) {
-      event.parent_id.clear();
-      ++stats.cycles;
-    }
-    span.parent_id = std::move(event.parent_id);
-    span.name = std::move(event.name);
-    span.kind = event.kind;
-    span.start_time = event.time;
-    merge_attributes(span, std::move(event.attrs));
-    if (span.parent_id.empty()) ++trace.open_roots;
-    if (known != nullptr) {
-      finish(entry);
-    } else {
-      recharge(entry);
-    }
-  }
-  void apply_end(TraceState& trace, Entry* known, Event event) {
-    if (known != nullptr && (known->state == State::ended || known->state == State::complete)) {
-      ++stats.duplicates;
-      return;
-    }
-    Entry& entry = known != nullptr ? *known : add_pending(trace, std::move(event.span_id), State::ended);
-    Span& span = entry.span;
-    span.end_time = event.time;
-    event.attrs.merge(std::exchange(span.attrs, {}));  // the end knows better than the start
-    merge_attributes(span, std::move(event.attrs));
-    if (entry.state == State::started) {
-      finish(entry);
-    } else if (entry.state == State::unfinished) {
-      correct(entry);
-    } else {
-      recharge(entry);
-    }
-  }
-
-  /// Both halves are there.
-  void finish(Entry& entry) {
-    TraceState& trace = *entry.trace;
-    pending_.erase(entry.place);
-    entry.state = State::complete;
-    clamp_duration(entry.span);
-    count_late(trace);
-    publish(entry);
-  }
-  /// The end of a span that was given up: it is known already, and now as it was.
-  void correct(Entry& entry) {
-    entry.span.attrs.erase(std::string(unfinished_attribute));
-    entry.state = State::complete;
-    clamp_duration(entry.span);
-    --entry.trace->unfinished;
-    count_late(*entry.trace);
-    recharge(entry);
-  }
-  /// Ends the wait for the other half. An end alone is forgotten, and its trace too when nothing else is in it.
-  void give_up(Entry& entry) {
-    TraceState& trace = *entry.trace;
-    pending_.erase(entry.place);
-    if (entry.state == State::ended) {
-      ++stats.ends_without_start;
-      forget(entry);
-      if (trace.spans.empty() && !trace.completed) erase(trace);
-      return;
-    }
-    entry.state = State::unfinished;
-    mark_unfinished(entry.span, trace.latest);
-    ++stats.unfinished;
-    ++trace.unfinished;
-    if (!trace.completed) trace.last = now;
-    publish(entry);
-    update_settling(trace);
-  }
-  void publish(Entry& entry) {
-    TraceState& trace = *entry.trace;
-    if (entry.span.parent_id.empty()) {
-      --trace.open_roots;
-      trace.root_ended = true;
-    }
-    ++stats.spans;
-    ++trace.published;
-    recharge(entry);
-    if (on_span && (!span_wanted || span_wanted()) && !call_guarded(on_span, std::string_view(trace.id), entry.span))
-      ++stats.failed_callbacks;
-    if (trace.bytes > options.max_trace_bytes) {
-      ++stats.dropped_spans;
-      --trace.published;
-      if (entry.state == State::unfinished) --trace.unfinished;
-      forget(entry);
-    }
-  }
-  void clamp_duration(Span& span) {
-    if (span.end_time >= span.start_time) return;
-    span.end_time = span.start_time;
-    ++stats.negative_durations;
-  }
-  void count_late(TraceState& trace) {
-    if (!trace.completed) return;
-    ++stats.late;
-    ++trace.late;
-  }
-
-  /// Puts the trace last among those that wait for quiet, if it does.
-  void update_settling(TraceState& trace) {
-    stop_settling(trace);
-    trace.settling = !trace.completed && trace.root_ended && trace.open_roots == 0;
-    if (trace.settling) trace.settling_place = settling_.insert(settling_.end(), &trace);
-  }
-  void stop_settling(TraceState& trace) {
-    if (std::exchange(trace.settling, false)) settling_.erase(trace.settling_place);
-  }
-  void complete(TraceState& trace) {
-    stop_settling(trace);
-    if (trace.published == 0) {  // nothing to show; what still waits gets its time
-      wait_again(trace);
-      return;
-    }
-    trace.completed = true;
-    trace.last = now;
-    completed_.splice(completed_.end(), open_, trace.place);
-    ++stats.traces;
-    Forest forest;
-    const Trace whole = snapshot(trace, &forest);
-    stats.orphans += forest.orphans;
-    stats.cycles += forest.cycles;
-    stats.flattened += forest.flattened;
-    if (on_trace && (!trace_wanted || trace_wanted()) && !call_guarded(on_trace, whole)) ++stats.failed_callbacks;
-  }
-  void wait_again(TraceState& trace) {
-    if (trace.spans.empty()) {
-      erase(trace);
-      return;
-    }
-    trace.first = now;
-    open_.splice(open_.end(), open_, trace.place);
-  }
-  /// Hands on what the trace still has, and forgets it.
-  void evict(TraceState& trace) {
-    ++stats.evicted_traces;
-    give_up_pending(trace);
-    erase(trace);
-  }
-  void give_up_pending(TraceState& trace) {
-    std::vector<Entry*> waiting;
-    for (const auto& [id, entry] : trace.spans) {
-      if (entry->pending()) waiting.push_back(entry.get());
-    }
-    std::sort(waiting.begin(), waiting.end(), [](const Entry* a, const Entry* b) { return a->arrived < b->arrived; });
-    for (Entry* const entry : waiting) {
-      ++stats.given_up_early;
-      give_up(*entry);
-    }
-  }
-  void enforce_bounds() {
-    while (pending_.size() > options.max_pending) {
-      ++stats.given_up_early;
-      give_up(*pending_.front());
-    }
-    while (completed_.size() > options.max_traces) evict(*completed_.front());
-    while (stats.bytes > options.max_bytes) {
-      if (!completed_.empty()) {
-        evict(*completed_.front());
-      } else if (!open_.empty()) {
-        complete_early(*open_.front());
-      } else {
-        break;
-      }
-    }
-  }
-  /// Requires: the trace is the first of open_.
-  void complete_early(TraceState& trace) {
-    give_up_pending(trace);
-    if (open_.empty() || open_.front() != &trace) return;  // gone with its last pending end
-    if (trace.published > 0) {
-      ++stats.completed_early;
-      complete(trace);
-      evict(trace);
-    } else {
-      erase(trace);
-    }
-  }
-
-  void charge(TraceState& trace, std::size_t bytes) {
-    trace.bytes += bytes;
-    stats.bytes += bytes;
-  }
-  void release(TraceState& trace, std::size_t bytes) {
-    trace.bytes -= bytes;
-    stats.bytes -= bytes;
-  }
-  void recharge(Entry& entry) {
-    release(*entry.trace, std::exchange(entry.bytes, memory_of(entry.span)));
-    charge(*entry.trace, entry.bytes);
-  }
-  void forget(Entry& entry) {
-    TraceState& trace = *entry.trace;
-    release(trace, entry.bytes);
-    trace.spans.erase(trace.spans.find(entry.span.id));
-  }
-  void erase(TraceState& trace) {
-    stop_settling(trace);
-    (trace.completed ? completed_ : open_).erase(trace.place);
-    stats.bytes -= trace.bytes;
-    traces_.erase(traces_.find(trace.id));
-  }
+  const std::uint64_t seed_ = random_seed();
+  ChunkArena arena_;
+  HashSlots<KeptTrace> traces_;
+  HashSlots<Half> halves_;
+  std::size_t index_bytes_ = 0;
+  TimePoint due_ = TimePoint::max();  // nothing is due before
+  KeptTrace* last_ = nullptr;         // the trace that was asked for last
+  Recent recent_;
+  RecordWriter writer_;
+  SpanParts parts_, half_parts_;
+  std::vector<std::byte> half_bytes_;
 };
 
-SpanStore::SpanStore(TraceStoreOptions options) : impl_(std::make_unique<Impl>()) {
+SpanStore::SpanStore(TraceStoreOptions options) {
   const auto representable = [](auto duration) {
     return std::clamp(duration, decltype(duration){0}, std::chrono::duration_cast<decltype(duration)>(std::chrono::hours{24 * 3650}));
   };
   options.settle = representable(options.settle);
   options.trace_ttl = representable(options.trace_ttl);
   options.max_age = representable(options.max_age);
-  impl_->options = options;
+  impl_ = std::make_unique<Impl>(options);
 }
 SpanStore::~SpanStore() = default;
 SpanStore::SpanStore(SpanStore&&) noexcept = default;
@@ -517,65 +1103,43 @@ void SpanStore::on_trace_complete(std::function<void(const Trace&)> callback, st
   impl_->trace_wanted = std::move(wanted);
 }
 
-std::uint32_t SpanStore::intern(std::string_view text) {
-  if (const auto known = impl_->text_ids.find(text); known != impl_->text_ids.end()) return known->second;
-  if (impl_->texts.size() >= 65'536) return 0;
-  const auto id = static_cast<std::uint32_t>(impl_->texts.size());
-  impl_->texts.emplace_back(text);
-  impl_->text_ids.emplace(text, id);
-  return id;
-}
-std::uint32_t SpanStore::intern_service(std::string_view service) { return intern(service); }
+std::uint32_t SpanStore::intern(std::string_view text) { return impl_->texts.intern(text); }
+std::uint32_t SpanStore::intern_service(std::string_view service) { return impl_->services.intern(service); }
 
 void SpanStore::apply(const PackedSpan& span, std::uint32_t service, TimePoint now) {
-  advance(now);
-  const State* const known = impl_->state_of(span);
-  if (known != nullptr && *known == State::complete) {
-    ++impl_->stats.duplicates;
-    return;
-  }
-  if (known == nullptr || *known == State::ended) impl_->apply(impl_->start_of(span), impl_->texts[service]);
-  impl_->apply(impl_->end_of(span), impl_->texts[service]);
+  impl_->advance(now);
+  impl_->apply(span, service);
 }
 
 void SpanStore::apply_open(const PackedSpan& span, std::uint32_t service, TimePoint now) {
-  advance(now);
-  const State* const known = impl_->state_of(span);
-  if (known == nullptr || *known == State::ended) impl_->apply(impl_->start_of(span), impl_->texts[service]);
+  impl_->advance(now);
+  impl_->apply_open(span, service);
+}
+
+void SpanStore::apply_unfinished(const PackedSpan& span, std::uint32_t service, TimePoint now) {
+  impl_->advance(now);
+  impl_->apply_unfinished(span, service);
 }
 
 void SpanStore::apply(Event event, std::string_view service, TimePoint now) {
-  advance(now);
-  impl_->apply(std::move(event), service);
+  impl_->advance(now);
+  impl_->apply(std::move(event), impl_->services.intern(service));
 }
 
-void SpanStore::advance(TimePoint now) {
-  impl_->now = std::max(impl_->now, now);
-  impl_->advance();
-}
-
+void SpanStore::advance(TimePoint now) { impl_->advance(now); }
 SpanStore::TimePoint SpanStore::next_deadline() const { return impl_->next_deadline(); }
+void SpanStore::complete_all(TimePoint now) { impl_->complete_all(now); }
 
-void SpanStore::complete_all(TimePoint now) {
-  impl_->now = std::max(impl_->now, now);
-  impl_->complete_all();
-}
-
-std::map<std::string, std::vector<Span>> SpanStore::traces() const {
-  std::map<std::string, std::vector<Span>> all;
-  for (const auto& [id, trace] : impl_->traces_) {
-    if (Trace known = impl_->snapshot(*trace); !known.roots.empty()) all.emplace(id, std::move(known.roots));
-  }
-  return all;
-}
-
+std::map<std::string, std::vector<Span>> SpanStore::traces() const { return impl_->all_traces(); }
 Replay SpanStore::last_traces(std::size_t count, std::size_t max_bytes) const { return impl_->last_traces(count, max_bytes); }
 
 TraceStoreStats SpanStore::stats() const {
   TraceStoreStats stats = impl_->stats;
-  stats.pending = impl_->pending_.size();
-  stats.open_traces = impl_->open_.size();
-  stats.kept_traces = impl_->completed_.size();
+  stats.pending = impl_->pending_.size;
+  stats.open_traces = impl_->open_.size;
+  stats.kept_traces = impl_->completed_.size;
+  stats.bytes = impl_->bytes();
+  stats.overflowed_texts = impl_->texts.overflowed() + impl_->services.overflowed();
   return stats;
 }
 

@@ -40,6 +40,8 @@ class SpanStore {
   void apply(const PackedSpan& span, std::uint32_t service, TimePoint now);
   /// Lets time pass, then takes in the start of a span that was seen open. Nothing, if the span is known.
   void apply_open(const PackedSpan& span, std::uint32_t service, TimePoint now);
+  /// The same for a span whose end can never come: it is given up at once, unless it is complete.
+  void apply_unfinished(const PackedSpan& span, std::uint32_t service, TimePoint now);
   /// See TraceStore.
   void apply(Event event, std::string_view service, TimePoint now);
 

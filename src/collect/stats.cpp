@@ -51,6 +51,7 @@ std::string CollectorStats::to_json() const {
   spans.add("evicted_traces", store.evicted_traces);
   spans.add("dropped_attributes", store.dropped_attributes);
   spans.add("cut_attributes", store.cut_attributes);
+  spans.add("overflowed_texts", store.overflowed_texts);
   spans.add("failed_callbacks", store.failed_callbacks);
   spans.add("pending", store.pending);
   spans.add("open_traces", store.open_traces);
@@ -68,6 +69,10 @@ std::string CollectorStats::to_json() const {
   all.add("connections", connections);
   all.add("refused_peers", refused_peers);
   all.add("dropped_idle", dropped_idle);
+  all.add("native_spans", native_spans);
+  all.add("rejected_records", rejected_records);
+  all.add("broken_rings", broken_rings);
+  all.add("refused_descriptors", refused_descriptors);
   all.add("listener_pauses", listener_pauses);
   all.add("reported_drops", reported_drops);
   all.add("lost_spans", lost_spans);

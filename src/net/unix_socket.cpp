@@ -371,6 +371,53 @@ ssize_t receive_some(int fd, void* data, std::size_t size) noexcept {
   return received >= 0 ? received : -errno;
 }
 
+ssize_t send_with_descriptor(int fd, const void* data, std::size_t size, int passed) noexcept {
+  iovec bytes{const_cast<void*>(data), size};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof passed)] = {};
+  msghdr message{};
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof passed);
+  std::memcpy(CMSG_DATA(header), &passed, sizeof passed);
+  const ssize_t sent = uninterrupted([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  if (sent >= 0) return sent;
+  // ETOOMANYREFS: too many descriptors of this user are on their way.
+  return errno == ENOBUFS || errno == EWOULDBLOCK || errno == ETOOMANYREFS ? -EAGAIN : -errno;
+}
+
+ssize_t receive_with_descriptors(int fd, void* data, std::size_t size, std::vector<Fd>& passed, std::size_t max_passed,
+                                 std::uint64_t& refused) noexcept {
+  constexpr std::size_t most = 253;  // SCM_MAX_FD
+  iovec bytes{data, size};
+  alignas(cmsghdr) char control[CMSG_SPACE(most * sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t received = uninterrupted([&] { return ::recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+  if (received < 0) return -errno;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int came = -1;
+      std::memcpy(&came, CMSG_DATA(header) + i * sizeof came, sizeof came);
+      Fd one(came);
+      try {
+        if (passed.size() < max_passed) passed.push_back(std::move(one));
+      } catch (const std::bad_alloc&) {}
+      if (one) ++refused;  // and is closed
+    }
+  }
+  return received;
+}
+
 std::string describe_user(uid_t uid) {
   std::string text = "uid " + std::to_string(uid);
   std::vector<char> buffer;

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -125,6 +126,14 @@ bool is_live(const std::string& path);
 ssize_t send_some(int fd, const void* data, std::size_t size) noexcept;
 /// recv(2), repeated when interrupted. Bytes read (0: the other side closed), or -errno.
 ssize_t receive_some(int fd, void* data, std::size_t size) noexcept;
+
+/// send_some, with a descriptor that the other side gets a copy of. It goes with the first byte: once any were accepted, the
+/// rest is sent without it.
+ssize_t send_with_descriptor(int fd, const void* data, std::size_t size, int passed) noexcept;
+/// receive_some, which appends the descriptors that came with these bytes (close-on-exec). Those beyond `max_passed` in the
+/// list, and those for which there is no memory, are closed and counted in `refused`.
+ssize_t receive_with_descriptors(int fd, void* data, std::size_t size, std::vector<Fd>& passed, std::size_t max_passed,
+                                 std::uint64_t& refused) noexcept;
 
 /// "uid 1000" or "uid 1000 (name)".
 std::string describe_user(uid_t uid);

@@ -1,5 +1,7 @@
 #include "trace/batch.hpp"
 
+#include <cstring>
+
 #include "text/json.hpp"
 #include "trace/record.hpp"
 
@@ -50,6 +52,49 @@ void Batch::fill(const std::vector<ReaderRing*>& rings, const TickCalibration& c
   ++first_ring_;
 }
 
+void Batch::add_raw(std::string_view name, std::string_view bytes) {
+  add_line("[\"" + std::string(name) + "\"," + std::to_string(bytes.size()) + "]");
+  text_ += bytes;
+}
+
+void Batch::fill_records(const std::vector<ReaderRing*>& rings, std::uint32_t& next_name) {
+  for (std::size_t i = 0; i < rings.size() && text_.size() < target_bytes; ++i) {
+    ReaderRing* ring = rings[(first_ring_ + i) % rings.size()];
+    raw_.clear();
+    std::uint64_t position = 0, count = 0;
+    ring->read_records([&](const std::byte* record, std::uint64_t next) {
+      if (text_.size() + raw_.size() >= target_bytes) return false;
+      std::uint64_t header = 0;
+      std::memcpy(&header, record, sizeof header);
+      raw_.append(reinterpret_cast<const char*>(record), record_bytes(header));
+      position = next;
+      ++count;
+      return true;
+    });
+    if (count == 0) continue;
+    add_names(next_name);
+    add_raw("records", raw_);
+    spans_.push_back({text_.size(), ring, position, false, count});
+  }
+  ++first_ring_;
+}
+
+void Batch::add_names(std::uint32_t& next) {
+  const std::uint32_t count = name_table().count();
+  std::string entries;
+  while (next < count) {
+    entries.clear();
+    for (; next < count && entries.size() < target_bytes; ++next) {
+      const std::string_view text = name_table().text(next);
+      const std::uint64_t word = name_word(next, text.size());
+      entries.append(reinterpret_cast<const char*>(&word), sizeof word);
+      entries += text;
+      entries.append(padded(text.size()) - text.size(), '\0');
+    }
+    add_raw("names", entries);
+  }
+}
+
 Batch::Accepted Batch::accept(std::size_t bytes) noexcept {
   Accepted accepted;
   sent_ += bytes;
@@ -59,8 +104,8 @@ Batch::Accepted Batch::accept(std::size_t bytes) noexcept {
     std::uint64_t position = 0, count = 0;
     for (; acknowledged_ < spans_.size() && spans_[acknowledged_].ring == ring && spans_[acknowledged_].end <= sent_; ++acknowledged_) {
       position = spans_[acknowledged_].position;
-      ++count;
-      ++(spans_[acknowledged_].too_large ? accepted.too_large : accepted.spans);
+      count += spans_[acknowledged_].count;
+      (spans_[acknowledged_].too_large ? accepted.too_large : accepted.spans) += spans_[acknowledged_].count;
     }
     ring->take(position, count);
   }

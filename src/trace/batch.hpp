@@ -1,5 +1,5 @@
 #pragma once
-// Batch: the lines that go out with the next sends, and which ring space is given back as the kernel accepts them.
+// Batch: the lines, or raw records, that go out with the next sends, and which ring space is given back as the kernel accepts them.
 //
 //   fill() ─ records to lines ─▶ unsent() ─ send ─▶ accept(bytes) ─▶ tails move; empty again: fill()
 //                                              └─ connection lost ─▶ rewind(): rings are read again from their tails
@@ -42,6 +42,9 @@ class Batch {
   void add_open_spans(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration, Timestamp before);
   /// Adds spans until there are target_bytes. Requires: empty(), or only lines were added since.
   void fill(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration);
+  /// The same, of records as they are: ["records",bytes] and the bytes; before them the names from id `next_name` on that
+  /// they may use, ["names",bytes] and the bytes.
+  void fill_records(const std::vector<ReaderRing*>& rings, std::uint32_t& next_name);
 
   /// The kernel took the first `bytes` of unsent().
   Accepted accept(std::size_t bytes) noexcept;
@@ -54,9 +57,13 @@ class Batch {
     ReaderRing* ring;
     std::uint64_t position;  // behind its record
     bool too_large;
+    std::uint64_t count = 1;
   };
 
-  std::string text_;
+  void add_raw(std::string_view name, std::string_view bytes);
+  void add_names(std::uint32_t& next);
+
+  std::string text_, raw_;
   std::size_t sent_ = 0;
   std::vector<SpanEnd> spans_;
   std::size_t acknowledged_ = 0;  // of spans_

@@ -36,12 +36,8 @@ ThreadRing* RingSet::open() noexcept {
   if (rings_.size() >= bounds_.max_rings || !pool.charge(slot_bytes, bounds_.max_total_bytes)) return nullptr;
   ThreadRing* ring = nullptr;
   try {
-    if (memory_ == nullptr) {
-      const std::size_t slots = std::min({bounds_.max_rings, bounds_.max_total_bytes / slot_bytes, (std::size_t{1} << 40) / slot_bytes});
-      memory_ = std::make_shared<RingMemory>(bounds_.ring_bytes, slots);
-    }
     rings_.reserve(rings_.size() + 1);
-    if (rings_.size() < memory_->slots()) ring = pool.make(memory_, rings_.size());
+    if (ensure_memory() != nullptr && rings_.size() < memory_->slots()) ring = pool.make(memory_, rings_.size());
     if (ring != nullptr) rings_.push_back(std::make_unique<ReaderRing>(ring));
   } catch (const std::bad_alloc&) {
     if (ring != nullptr) {
@@ -56,6 +52,17 @@ ThreadRing* RingSet::open() noexcept {
   }
   version_.fetch_add(1, std::memory_order_release);
   return ring;
+}
+
+const RingMemory* RingSet::ensure_memory() noexcept {
+  if (memory_ != nullptr) return memory_.get();
+  const std::size_t slot_bytes = sizeof(RingPage) + bounds_.ring_bytes;
+  constexpr std::size_t max_file = std::size_t{1} << 40;
+  try {
+    memory_ = std::make_shared<RingMemory>(bounds_.ring_bytes,
+                                           std::min({bounds_.max_rings, bounds_.max_total_bytes / slot_bytes, max_file / slot_bytes}));
+  } catch (const std::bad_alloc&) {}
+  return memory_.get();
 }
 
 /// The ring of a thread that has ended.

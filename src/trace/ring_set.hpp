@@ -80,14 +80,15 @@ class RingSet {
   const std::vector<ReaderRing*>& refresh() noexcept;
   /// Gives the memory of rings back whose threads have ended and that are empty.
   void reap() noexcept;
-  /// Where they are, once there is one; nullptr before.
-  const RingMemory* memory() const noexcept {
+  /// Where they are; made by the first call of this or of open(). nullptr: no memory.
+  const RingMemory* memory() noexcept {
     std::lock_guard lock(mutex_);
-    return memory_.get();
+    return ensure_memory();
   }
 
  private:
   ThreadRing* reuse() noexcept;
+  const RingMemory* ensure_memory() noexcept;
   bool idle(const ReaderRing& ring) const noexcept;
 
   const Bounds bounds_;

@@ -12,17 +12,21 @@
 #include <csignal>
 #include <mutex>
 #include <new>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "net/line_splitter.hpp"
 #include "net/unix_socket.hpp"
 #include "text/json.hpp"
 #include "text/time.hpp"
 #include "trace/batch.hpp"
+#include "trace/native_link.hpp"
 #include "trace/ring_set.hpp"
+#include "trace/shared_names.hpp"
 #include "weir/core/ids.hpp"
 #include "weir/trace/detail/attach.hpp"
 
@@ -33,6 +37,11 @@ namespace {
 using SteadyClock = std::chrono::steady_clock;
 using SteadyTime = SteadyClock::time_point;
 using std::chrono::milliseconds;
+
+constexpr milliseconds answer_timeout{100};  // for a collector to say that it speaks the native format
+
+/// How the spans of a connection travel.
+enum class Mode : std::uint8_t { asking, lines, records, memory };
 
 /// What does not change after start().
 struct Config {
@@ -114,12 +123,16 @@ class Pump {
   bool connect_if_due(bool waiting, bool urgent);
   bool trusted(const net::Fd& socket, SteadyTime now);
   bool pump();
+  bool decide();
+  bool share();
+  bool send_batch();
   void add_reports();
+  std::uint64_t unreported_drops() const noexcept { return drops() - reported_drops_; }
   void disconnect(std::string_view reason) noexcept;
   bool delivered_up_to_targets() const;
   void wait(bool more);
   void read_replies();
-  std::string hello() const;
+  std::string hello();
   std::uint64_t drops() const noexcept;
 
   const Config& config_;
@@ -135,12 +148,23 @@ class Pump {
   std::optional<net::EventFd> wake_;                           // set once, under mutex_, before running_
 
   // Written by the pump, read by any thread.
-  std::atomic<std::uint64_t> delivered_{0}, too_large_{0}, unacknowledged_{0}, connects_{0};
+  std::atomic<std::uint64_t> too_large_{0}, unacknowledged_{0}, connects_{0};
+  std::atomic<bool> left_in_memory_{false};  // a collector still reads the rings after the end
 
   // The pump's own.
   std::optional<detail::TickCalibration> calibration_;
   detail::Batch batch_;
   AtRisk at_risk_;
+  Mode mode_ = Mode::asking;
+  detail::NativeLink link_;
+  std::optional<bool> answer_;  // the collector speaks the native format; true: and reads memory
+  net::BufferBudget reply_budget_{4096, 0};
+  std::optional<net::LineSplitter> replies_;
+  std::uint32_t next_name_ = 1;      // to be sent over the socket
+  std::uint64_t unsent_report_ = 0;  // drops that are told in lines of link_
+  SteadyTime told_clock_{};
+  bool woken_ = false;  // a ring is half full
+  std::uint64_t seen_taken_ = 0;
   net::Fd socket_;
   std::atomic<int> connecting_{-1};  // what is to become socket_: the collector may know of it already
   bool blocked_ = false;             // the collector takes no more at the moment
@@ -173,6 +197,7 @@ bool Pump::start() noexcept {
     start_time_ = std::chrono::system_clock::now();
     random_ = detail::random_seed();
     calibration_.emplace(detail::Ticker(config_.setup.clock));
+    (void)rings_.memory();
     sigset_t all, previous;
     sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &previous);  // signals are the program's
@@ -202,22 +227,24 @@ std::uint64_t Pump::drops() const noexcept {
 TracerStats Pump::stats() const noexcept {
   std::lock_guard lock(mutex_);
   TracerStats stats;
-  stats.delivered = delivered_.load(std::memory_order_relaxed);
   const detail::RingSet::Totals totals = rings_.totals();
+  const std::uint64_t too_large = too_large_.load(std::memory_order_relaxed);  // those count as taken too
+  stats.delivered = totals.taken - std::min(totals.taken, too_large);
   stats.emitted = totals.written + totals.dropped_full + totals.dropped_too_large + totals.dropped_reentrant;
   stats.dropped_full = totals.dropped_full;
-  stats.dropped_too_large = totals.dropped_too_large + too_large_.load(std::memory_order_relaxed);
+  stats.dropped_too_large = totals.dropped_too_large + std::min(totals.taken, too_large);
   stats.dropped_reentrant = totals.dropped_reentrant;
   stats.truncated_attributes = totals.truncated;
   stats.not_sampled = totals.not_sampled;
   stats.unacknowledged = unacknowledged_.load(std::memory_order_relaxed);
   stats.connects = connects_.load(std::memory_order_relaxed);
-  (stopped_ && !running_ ? stats.dropped_stopped : stats.in_flight) = totals.written - totals.taken;
+  const bool dropped = stopped_ && !running_ && !left_in_memory_.load(std::memory_order_relaxed);
+  (dropped ? stats.dropped_stopped : stats.in_flight) = totals.written - totals.taken;
   return stats;
 }
 
 FlushResult Pump::flush(SteadyTime deadline) noexcept {
-  const std::uint64_t before = delivered_.load(std::memory_order_relaxed);
+  const std::uint64_t before = stats().delivered;
   {
     std::unique_lock lock(mutex_);
     if (running_ && !stopped_) {
@@ -231,7 +258,7 @@ FlushResult Pump::flush(SteadyTime deadline) noexcept {
 }
 
 FlushResult Pump::stop(SteadyTime deadline) noexcept {
-  const std::uint64_t before = delivered_.load(std::memory_order_relaxed);
+  const std::uint64_t before = stats().delivered;
   rings_.close();
   {
     std::unique_lock lock(mutex_);
@@ -270,6 +297,7 @@ void Pump::run() noexcept {
       ::usleep(1000);
     }
   }
+  left_in_memory_.store(socket_ && mode_ == Mode::memory, std::memory_order_relaxed);
   socket_.reset();
   std::lock_guard lock(mutex_);
   finished_ = true;
@@ -293,9 +321,8 @@ bool Pump::round() {
   const bool waiting = std::any_of(rings.begin(), rings.end(), [](const detail::ReaderRing* ring) { return ring->tail() != ring->head(); });
   const bool urgent = !delivered_up_to_targets();
   if (!socket_ && (waiting || !stopping_)) tried_since_stop_ = connect_if_due(waiting, urgent) ? stopping_ : tried_since_stop_;
-  const std::uint64_t before = delivered_.load(std::memory_order_relaxed);
   const bool more = socket_ && pump();
-  const bool moved = delivered_.load(std::memory_order_relaxed) != before;
+  const bool moved = std::exchange(seen_taken_, rings_.totals().taken) != seen_taken_;
   interval_ = moved ? config_.options.flush_interval : std::min(milliseconds{50}, interval_ * 2 + milliseconds{1});
   const bool done = delivered_up_to_targets();
   rings_.reap();
@@ -339,6 +366,11 @@ bool Pump::connect_if_due(bool waiting, bool urgent) {
   if (::getsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &buffer, &size) == 0 && buffer > 0)
     at_risk_.set_buffer(static_cast<std::uint64_t>(buffer));
   blocked_ = replies_ended_ = false;
+  mode_ = config_.options.wire == Wire::json ? Mode::lines : Mode::asking;
+  answer_.reset();
+  replies_.emplace(reply_budget_.limit, reply_budget_);
+  next_name_ = 1;
+  told_clock_ = {};
   connected_at_ = last_progress_ = now;
   connects_.fetch_add(1, std::memory_order_relaxed);
   batch_.rewind(rings_.refresh());
@@ -364,19 +396,23 @@ bool Pump::trusted(const net::Fd& socket, SteadyTime now) {
   return false;
 }
 
-std::string Pump::hello() const {
+std::string Pump::hello() {
   std::string line = R"(["weir",1,{"service":)";
   detail::append_json_string(line, config_.setup.resource.service_name);
   line += R"(,"pid":)" + std::to_string(::getpid()) + R"(,"start_time":")";
   detail::append_time(line, start_time_);
-  line += R"(","sequence":)" + std::to_string(delivered_.load(std::memory_order_relaxed)) + "}]";
-  return line;
+  line += R"(","sequence":)" + std::to_string(stats().delivered);
+  if (config_.options.wire != Wire::json) {
+    const detail::RingMemory* memory = rings_.memory();
+    const bool shared = memory != nullptr && memory->fd() >= 0 && detail::shared_names() >= 0;
+    line += std::string(R"(,"native":1,"memory":)") + (shared ? "true" : "false");
+  }
+  return line + "}]";
 }
 
 /// Lines that no finished span stands behind.
 void Pump::add_reports() {
-  const std::uint64_t dropped = drops();
-  if (dropped > reported_drops_) batch_.add_dropped(dropped - reported_drops_);
+  if (const std::uint64_t dropped = unreported_drops(); dropped != 0) batch_.add_dropped(dropped);
   const SteadyTime now = SteadyClock::now();
   const milliseconds age = config_.options.send_ahead_after;
   if (now - last_look_for_open_ < std::min(age / 4, milliseconds{250})) return;
@@ -387,33 +423,84 @@ void Pump::add_reports() {
 
 /// Sends what there is, as far as the collector takes it. True: there may be more.
 bool Pump::pump() {
+  if (mode_ == Mode::asking && !decide()) {
+    (void)send_batch();  // the hello
+    return false;
+  }
+  if (mode_ == Mode::memory) return share();
   bool reported = false;
   for (int batches = 0; batches < 16; ++batches) {
     if (batch_.empty()) {
+      if (mode_ == Mode::lines && answer_) return decide();  // late, but here
       if (!std::exchange(reported, true)) add_reports();
-      batch_.fill(rings_.refresh(), *calibration_);
+      if (mode_ == Mode::records) {
+        if (const SteadyTime now = SteadyClock::now(); now - told_clock_ >= std::chrono::seconds{1}) {
+          told_clock_ = now;
+          std::string line = detail::clock_line(calibration_->scale());
+          line.pop_back();
+          batch_.add_line(line);
+        }
+        batch_.fill_records(rings_.refresh(), next_name_);
+      } else {
+        batch_.fill(rings_.refresh(), *calibration_);
+      }
       if (batch_.empty()) return false;
     }
-    while (!batch_.empty()) {
-      const std::string_view text = batch_.unsent();
-      const ssize_t sent = text.empty() ? 0 : net::send_some(socket_.get(), text.data(), text.size());
-      if (sent == -EAGAIN) {
-        blocked_ = true;
-        if (SteadyClock::now() - last_progress_ >= config_.options.stall_timeout) disconnect("it accepts nothing");
-        return false;
-      }
-      if (sent < 0) {
-        disconnect(std::system_category().message(static_cast<int>(-sent)));
-        return false;
-      }
-      const detail::Batch::Accepted accepted = batch_.accept(static_cast<std::size_t>(sent));
-      delivered_.fetch_add(accepted.spans, std::memory_order_relaxed);
-      too_large_.fetch_add(accepted.too_large, std::memory_order_relaxed);
-      reported_drops_ += accepted.reported;
-      at_risk_.sent(static_cast<std::uint64_t>(sent), accepted.spans);
-      blocked_ = false;
-      last_progress_ = SteadyClock::now();
+    if (!send_batch()) return false;
+  }
+  return true;
+}
+
+/// How the spans of this connection travel. False: not known yet.
+bool Pump::decide() {
+  if (answer_ && batch_.empty()) {
+    mode_ = *answer_ ? Mode::memory : Mode::records;
+    answer_.reset();
+    if (mode_ == Mode::memory) link_.begin(*calibration_, detail::shared_names());
+    return true;
+  }
+  if (mode_ == Mode::asking && !answer_ && config_.options.wire == Wire::automatic &&
+      SteadyClock::now() - connected_at_ >= answer_timeout) {
+    mode_ = Mode::lines;
+  }
+  return mode_ != Mode::asking;
+}
+
+/// The collector reads the rings; it only has to be told.
+bool Pump::share() {
+  link_.look(rings_, *calibration_, std::exchange(woken_, false) || !delivered_up_to_targets());
+  if (const std::uint64_t dropped = unreported_drops(); dropped != 0) {
+    link_.add("[\"dropped\"," + std::to_string(dropped) + "]\n");
+    reported_drops_ += dropped;
+    unsent_report_ += dropped;
+  }
+  const int result = link_.send(socket_.get());
+  blocked_ = result == -EAGAIN;
+  if (result == 0) unsent_report_ = 0;
+  if (result != 0 && !blocked_) disconnect(std::system_category().message(-result));
+  return false;
+}
+
+/// False: the collector takes no more at the moment, or is gone.
+bool Pump::send_batch() {
+  while (!batch_.empty()) {
+    const std::string_view text = batch_.unsent();
+    const ssize_t sent = text.empty() ? 0 : net::send_some(socket_.get(), text.data(), text.size());
+    if (sent == -EAGAIN) {
+      blocked_ = true;
+      if (SteadyClock::now() - last_progress_ >= config_.options.stall_timeout) disconnect("it accepts nothing");
+      return false;
     }
+    if (sent < 0) {
+      disconnect(std::system_category().message(static_cast<int>(-sent)));
+      return false;
+    }
+    const detail::Batch::Accepted accepted = batch_.accept(static_cast<std::size_t>(sent));
+    too_large_.fetch_add(accepted.too_large, std::memory_order_relaxed);
+    reported_drops_ += accepted.reported;
+    at_risk_.sent(static_cast<std::uint64_t>(sent), accepted.spans);
+    blocked_ = false;
+    last_progress_ = SteadyClock::now();
   }
   return true;
 }
@@ -423,6 +510,8 @@ void Pump::disconnect(std::string_view reason) noexcept {
   const SteadyTime now = SteadyClock::now();
   socket_.reset();
   batch_.rewind(rings_.refresh());
+  link_.end();
+  reported_drops_ -= std::exchange(unsent_report_, 0);
   unacknowledged_.fetch_add(at_risk_.spans(), std::memory_order_relaxed);
   at_risk_.clear();
   blocked_ = false;
@@ -448,6 +537,8 @@ void Pump::wait(bool more) {
     timeout = std::clamp(std::chrono::ceil<milliseconds>(last_attempt_ + backoff_ - now), milliseconds{1}, milliseconds{50});
     if (!delivered_up_to_targets()) timeout = std::min(timeout, milliseconds{20});
   }
+  if (socket_ && mode_ == Mode::asking) timeout = std::min(timeout, std::chrono::ceil<milliseconds>(answer_timeout / 4));
+  if (mode_ == Mode::memory && !delivered_up_to_targets()) timeout = std::min(timeout, milliseconds{1});
   pollfd fds[2] = {{wake_->fd(), POLLIN, 0}, {socket_.get(), 0, 0}};
   if (!replies_ended_) fds[1].events |= POLLIN;
   if (blocked_) fds[1].events |= POLLOUT;
@@ -456,16 +547,28 @@ void Pump::wait(bool more) {
     if (socket_ && !at_risk_.empty() && ::ioctl(socket_.get(), SIOCOUTQ, &unread) == 0 && unread == 0) at_risk_.clear();
     return;
   }
-  if (fds[0].revents != 0) wake_->drain();
+  if (fds[0].revents != 0) {
+    wake_->drain();
+    woken_ = true;
+  }
   if ((fds[1].revents & POLLIN) != 0) read_replies();
   if ((fds[1].revents & (POLLHUP | POLLERR)) != 0) disconnect("it closed the connection");
 }
 
-/// What a collector may say is of no interest here, but must not fill its buffers.
+/// Whether the collector speaks the native format. Anything else that it may say is of no interest, but must not fill its buffers.
 void Pump::read_replies() {
-  char ignored[4096];
-  const ssize_t size = net::receive_some(socket_.get(), ignored, sizeof ignored);
+  char buffer[4096];
+  const ssize_t size = net::receive_some(socket_.get(), buffer, sizeof buffer);
   if (size == 0) replies_ended_ = true;  // it may still read
+  if (size <= 0 || config_.options.wire == Wire::json) return;
+  std::string_view data(buffer, static_cast<std::size_t>(size)), line;
+  while (!data.empty()) {
+    if (replies_->next(data, line) != net::LineSplitter::Got::line) continue;
+    const auto reply = nlohmann::json::parse(line, nullptr, false);
+    if (!reply.is_array() || reply.size() < 3 || reply[0] != "weir" || reply[1] != 1 || !reply[2].is_object()) continue;
+    if (reply[2].value("native", nlohmann::json()) != 1 || mode_ == Mode::memory || mode_ == Mode::records) continue;
+    answer_ = reply[2].value("memory", nlohmann::json()) == true;
+  }
 }
 
 }  // namespace

@@ -36,8 +36,12 @@ struct CollectorOptions {
   std::size_t max_connections = 1000;
   /// At nine tenths of max_connections, a connection that for this long sent nothing of use or half a line is dropped.
   std::chrono::milliseconds idle_limit{10'000};
-  std::vector<uid_t> allow_uids;  ///< users besides our own that may connect; also widens the socket's mode as needed
-  Logger* logger = nullptr;       ///< nullptr: stderr_logger()
+  bool native = true;                                 ///< false: services are not told that they may send more than JSON lines
+  bool shared_memory = true;                          ///< false: what they send natively comes over the socket; their memory is not mapped
+  std::size_t max_rings = 4096;                       ///< rings of all services together; those of further ones are refused, and counted
+  std::size_t max_ring_bytes = std::size_t{4} << 30;  ///< memory of services that is mapped; it is theirs, and only read
+  std::vector<uid_t> allow_uids;                      ///< users besides our own that may connect; also widens the socket's mode as needed
+  Logger* logger = nullptr;                           ///< nullptr: stderr_logger()
 };
 
 /// What the collector itself did, beside its store's counters.
@@ -49,8 +53,12 @@ struct CollectorStats {
   std::uint64_t rejected_too_long = 0, rejected_no_room = 0;  ///< over max_line; over max_buffered or out of memory
   std::uint64_t repaired_utf8 = 0;                            ///< lines accepted after invalid UTF-8 became U+FFFD
   std::uint64_t connections = 0, refused_peers = 0, dropped_idle = 0;
-  std::uint64_t listener_pauses = 0;  ///< times that nobody was let in: at max_connections, or out of descriptors
-  std::uint64_t reported_drops = 0;   ///< spans that services say they dropped
+  std::uint64_t native_spans = 0;         ///< read from rings, or in their format from the socket
+  std::uint64_t rejected_records = 0;     ///< records that cannot be spans
+  std::uint64_t broken_rings = 0;         ///< rings that are not read any more: what they hold can only be a lie
+  std::uint64_t refused_descriptors = 0;  ///< descriptors that came with no line to claim them
+  std::uint64_t listener_pauses = 0;      ///< times that nobody was let in: at max_connections, or out of descriptors
+  std::uint64_t reported_drops = 0;       ///< spans that services say they dropped
   /// Spans that services had sent here, as their next hello says, and that were never read: their connection was closed
   /// first. At least; those sent to an earlier collector are not among them.
   std::uint64_t lost_spans = 0;

@@ -60,6 +60,7 @@ struct TraceStoreStats {
   std::uint64_t dropped_spans = 0;                        ///< handed on but not kept: their trace was full
   std::uint64_t completed_early = 0, evicted_traces = 0;  ///< because of max_bytes; because of any bound on completed traces
   std::uint64_t dropped_attributes = 0, cut_attributes = 0;
+  std::uint64_t overflowed_texts = 0;                                    ///< names, keys, services without room: "…overflow"
   std::uint64_t failed_callbacks = 0;                                    ///< callbacks that threw
   std::size_t pending = 0, open_traces = 0, kept_traces = 0, bytes = 0;  ///< now
 };

@@ -100,6 +100,26 @@ class Ticker {
   const Clock* clock_;
 };
 
+/// What turns the ticks of a process into wall time, here or in another one.
+struct TickScale {
+  std::uint64_t ticks = 0;    // at this point
+  std::int64_t wall = 0;      // it was this time: ns since the Unix epoch
+  double nanos_per_tick = 1;  // 1: exactly
+
+  /// Times that int64 nanoseconds cannot hold become the nearest that they can.
+  Timestamp to_time(std::uint64_t at) const noexcept {
+    auto nanos = static_cast<std::int64_t>(at - ticks);  // either sign
+    if (nanos_per_tick != 1) {
+      const double exact = static_cast<double>(nanos) * nanos_per_tick;
+      constexpr double limit = 9.2e18;
+      nanos = static_cast<std::int64_t>(exact < -limit ? -limit : exact > limit ? limit : exact);
+    }
+    std::int64_t sum = 0;
+    if (__builtin_add_overflow(wall, nanos, &sum)) sum = nanos < 0 ? INT64_MIN : INT64_MAX;
+    return Timestamp{std::chrono::nanoseconds{sum}};
+  }
+};
+
 /// Turns ticks into wall time. A step of the wall clock is followed at the next update; spans already converted keep their
 /// times. Thread-safety: Distinct objects: safe. Shared: unsafe but for to_time().
 class TickCalibration {
@@ -125,13 +145,12 @@ class TickCalibration {
     anchor_ = next;
   }
 
-  Timestamp to_time(std::uint64_t ticks) const noexcept {
-    if (ticker_.source() == Ticker::Source::clock) return Timestamp{std::chrono::nanoseconds{static_cast<std::int64_t>(ticks)}};
-    const auto distance = static_cast<std::int64_t>(ticks - anchor_.ticks);  // either sign
-    const std::int64_t nanos =
-        ticker_.source() == Ticker::Source::tsc ? static_cast<std::int64_t>(static_cast<double>(distance) * nanos_per_tick_) : distance;
-    return Timestamp{std::chrono::nanoseconds{anchor_.wall + nanos}};
+  /// Of the latest anchor.
+  TickScale scale() const noexcept {
+    if (ticker_.source() == Ticker::Source::clock) return {};
+    return {anchor_.ticks, anchor_.wall, ticker_.source() == Ticker::Source::tsc ? nanos_per_tick_ : 1};
   }
+  Timestamp to_time(std::uint64_t ticks) const noexcept { return scale().to_time(ticks); }
 
   const Ticker& ticker() const noexcept { return ticker_; }
 

@@ -1,22 +1,28 @@
 #pragma once
-// SocketSender: takes finished spans out of the rings and writes them as JSON lines to the collector's Unix socket, on one
-// background thread. The service never waits for it.
+// SocketSender: brings finished spans from the rings to the collector, on one background thread. The service never waits for it.
 //
-//   rings ─drained every few ms─▶ batch of lines ─non-blocking send─▶ collector        ring space is given back when the
-//     ▲                                                                  │              kernel has accepted the lines
-//     └── a lost connection: everything not accepted is read again ◀─────┘
+//   native   the collector reads the rings itself, in shared memory; the thread tells it where they are and when to look. What was
+//            written is not lost when the service is killed
+//   records  the same records, over the socket, where the collector does not map memory or the kernel has no memfd
+//   lines    JSON, to a collector that does not answer: the original's
 //
-//   absent ─connect─▶ connected ─closed, or nothing accepted for 5 s─▶ absent      backoff 100 to 500 ms while spans wait
+//   rings ─drained every few ms─▶ batch ─non-blocking send─▶ collector                 ring space is given back when the
+//     ▲                                                         │                       kernel has accepted what was in it;
+//     └── a lost connection: what was not accepted comes again ◀┘                       native: when the collector has it
 //
-// The first line of each connection is a hello: ["weir",1,{"service":…,"pid":…,"start_time":…,"sequence":…}], sequence being
-// the number of spans delivered on earlier connections. Spans that were dropped are told as ["dropped",n], n since the last
-// such line. A span open for more than a second has its start line sent ahead of its end.
+//   absent ─connect─▶ asking ─answered, or 100 ms later─▶ connected ─closed, or nothing accepted for 5 s─▶ absent
+//                                                    backoff 100 to 500 ms while spans wait
 //
-// fork(): the child's sender begins anew, with its own thread and connection, at the child's first span.
+// The first line of each connection is a hello: ["weir",1,{"service":…,"pid":…,"start_time":…,"sequence":…,"native":1}], sequence
+// being the number of spans delivered on earlier connections. Spans that were dropped are told as ["dropped",n], n since the
+// last such line. Over the socket, a span open for more than a second has its start line sent ahead of its end.
+//
+// fork(): the child's sender begins anew, with its own thread, rings and connection, at the child's first span.
 
 #include <sys/types.h>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,14 +33,23 @@
 
 namespace weir::inline v0 {
 
+/// How spans travel to the collector.
+enum class Wire : std::uint8_t {
+  automatic,  ///< natively if the collector answers within 100 ms, else as JSON lines
+  native,     ///< natively or not at all: spans wait for a collector that answers
+  json,       ///< as JSON lines
+};
+
 struct SocketSenderOptions {
-  std::size_t ring_bytes = 1u << 20;                 ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
-  std::size_t max_rings = 1024;                      ///< threads beyond drop their spans
-  std::size_t max_total_bytes = 256u << 20;          ///< of all rings of the process, whatever their tracer
-  std::chrono::milliseconds flush_interval{5};       ///< between two looks into the rings; up to 50 ms when nothing happens
-  std::chrono::milliseconds stall_timeout{5000};     ///< a collector that accepts nothing for so long is disconnected
+  std::size_t ring_bytes = 1u << 20;            ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
+  std::size_t max_rings = 1024;                 ///< threads beyond drop their spans
+  std::size_t max_total_bytes = 256u << 20;     ///< of all rings of the process, whatever their tracer
+  std::chrono::milliseconds flush_interval{5};  ///< between two looks into the rings; up to 50 ms when nothing happens
+  /// A collector that accepts nothing for so long is disconnected. Not one that reads the rings: nothing waits for it.
+  std::chrono::milliseconds stall_timeout{5000};
   std::chrono::milliseconds send_ahead_after{1000};  ///< open for longer: the start is sent before the end
-  Logger* logger = nullptr;                          ///< nullptr: stderr_logger()
+  Wire wire = Wire::automatic;
+  Logger* logger = nullptr;  ///< nullptr: stderr_logger()
   /// Users besides root and our own (effective) one whose collector may have the spans. Any other that listens at the path is
   /// left at once, is told nothing, and is named in the log once a minute; the spans wait in the rings.
   std::vector<uid_t> allow_uids{};

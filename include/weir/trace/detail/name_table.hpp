@@ -52,6 +52,11 @@ class NameTable {
     const Entry* entry = id < max_names && ids_ != nullptr ? ids_[id].load(std::memory_order_acquire) : nullptr;
     return entry == nullptr ? std::string_view{} : std::string_view{entry->text(), entry->size};
   }
+  /// Ids 1 to count() - 1 have been given out.
+  std::uint32_t count() noexcept {
+    std::lock_guard lock(mutex_);
+    return count_;
+  }
   /// From now on all names, those that are there too, are written to `page` and behind it: shared_bytes in all.
   void share(NamesPage* page) noexcept {
     std::lock_guard lock(mutex_);

@@ -1,0 +1,263 @@
+#include "collect/native_source.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "text/utf8.hpp"
+#include "weir/core/attribute.hpp"
+#include "weir/core/detail/copy_padded.hpp"
+#include "weir/trace/detail/name_table.hpp"
+
+namespace weir::inline v0::detail {
+
+namespace {
+
+constexpr std::chrono::seconds open_for{1};  // as long as a span must be open to be taken in before its end
+
+Error useless(const char* why) { return Error{std::make_error_code(std::errc::invalid_argument), why}; }
+
+/// A non-negative integer of the line.
+std::optional<std::uint64_t> number_at(const nlohmann::json& line, std::size_t index) {
+  if (line.size() <= index || !line[index].is_number_unsigned()) return std::nullopt;
+  return line[index].get<std::uint64_t>();
+}
+
+std::optional<net::Fd> take_first(std::vector<net::Fd>& passed) {
+  if (passed.empty()) return std::nullopt;
+  net::Fd first = std::move(passed.front());
+  passed.erase(passed.begin());
+  return first;
+}
+
+}  // namespace
+
+NativeSource::~NativeSource() {
+  bounds_.rings -= rings_.size();
+  bounds_.bytes -= rings_.size() * (sizeof(RingPage) + capacity_);
+}
+
+Result<void> NativeSource::take_line(std::string_view name, const nlohmann::json& line, std::vector<net::Fd>& passed) {
+  if (name == "wake") {
+    woken_ = true;
+    return {};
+  }
+  if (name == "clock") return take_clock(line);
+  if (name == "rings") return take_rings(line);
+  if (name == "memory") return take_memory(line, passed);
+  if (name == "names" && line.size() == 1) {
+    std::optional<net::Fd> fd = take_first(passed);
+    if (!fd) return useless("names without a descriptor");
+    Result<SharedMemory> memory = SharedMemory::adopt(std::move(*fd));
+    if (!memory) return memory.error();
+    if (names_memory_ || memory->size() < NameTable::shared_bytes) return useless("names in memory that is too small, or a second time");
+    names_memory_ = memory->map(0, NameTable::shared_bytes, false);
+    if (!names_memory_) return system_error(errno, "cannot map the names of a service");
+    NamesPage page;
+    std::memcpy(static_cast<void*>(&page), names_memory_.bytes(), 16);
+    if (page.magic == names_magic && page.version == ring_version) return {};
+    names_memory_ = {};
+    return useless("memory that holds no names of version 1");
+  }
+  // ["names",bytes], ["records",bytes]: followed by as many bytes
+  const std::optional<std::uint64_t> bytes = number_at(line, 1);
+  if ((name != "names" && name != "records") || !bytes || *bytes == 0 || *bytes > max_raw)
+    return useless("a native line that is not understood");
+  raw_kind_ = name == "names" ? Raw::names : Raw::records;
+  raw_left_ = *bytes;
+  raw_.clear();
+  return {};
+}
+
+Result<void> NativeSource::take_clock(const nlohmann::json& line) {
+  const std::optional<std::uint64_t> ticks = number_at(line, 1);
+  if (!ticks || line.size() < 4 || !line[2].is_number_integer() || !line[3].is_number()) return useless("a clock that is not understood");
+  const TickScale clock{*ticks, line[2].get<std::int64_t>(), line[3].get<double>()};
+  if (!std::isfinite(clock.nanos_per_tick) || clock.nanos_per_tick < 0) return useless("a clock that does not run forwards");
+  clock_ = clock;
+  return {};
+}
+
+Result<void> NativeSource::take_memory(const nlohmann::json& line, std::vector<net::Fd>& passed) {
+  std::optional<net::Fd> fd = take_first(passed);
+  const std::optional<std::uint64_t> capacity = number_at(line, 1);
+  if (!fd || !capacity || memory_) return useless("memory without a descriptor or a capacity, or a second time");
+  Result<SharedMemory> memory = SharedMemory::adopt(std::move(*fd));
+  if (!memory) return memory.error();
+  capacity_ = *capacity;
+  memory_.emplace(std::move(memory).value());
+  return {};
+}
+
+Result<void> NativeSource::take_rings(const nlohmann::json& line) {
+  const std::optional<std::uint64_t> count = number_at(line, 1);
+  if (!count || !memory_ || !names_memory_) return useless("rings without memory and names");
+  while (rings_.size() < *count) {
+    const std::size_t bytes = sizeof(RingPage) + capacity_;
+    if (bounds_.rings >= bounds_.max_rings || capacity_ > bounds_.max_bytes || bounds_.bytes + bytes > bounds_.max_bytes) {
+      return useless("more rings than max_rings or max_ring_bytes allow");
+    }
+    Result<RingReader> ring = RingReader::open(*memory_, rings_.size(), capacity_);
+    if (!ring) return ring.error();
+    rings_.push_back(std::move(ring).value());
+    ++bounds_.rings;
+    bounds_.bytes += bytes;
+  }
+  woken_ = true;
+  return {};
+}
+
+Result<void> NativeSource::take_raw(std::string_view& data, TimePoint now) {
+  const std::size_t size = std::min(raw_left_, data.size());
+  const auto* from = reinterpret_cast<const std::byte*>(data.data());
+  raw_.insert(raw_.end(), from, from + size);
+  data.remove_prefix(size);
+  raw_left_ -= size;
+  if (raw_left_ != 0) return {};
+  now_ = now;
+  const bool good = raw_kind_ == Raw::names ? take_names(raw_) : read_records(raw_, *this);
+  if (raw_.capacity() > 4 * RingReader::block_bytes) std::vector<std::byte>().swap(raw_);
+  if (good) return {};
+  return useless(raw_kind_ == Raw::names ? "names that are none" : "records that are none");
+}
+
+std::size_t NativeSource::drain(std::size_t limit, TimePoint now) {
+  now_ = now;
+  std::size_t bytes = 0;
+  for (RingReader& ring : rings_) {
+    if (ring.broken()) continue;
+    bytes += ring.read(*this, buffer_, limit);
+    if (ring.broken()) ++stats_.broken_rings;
+  }
+  return bytes;
+}
+
+void NativeSource::look_for_open(TimePoint now) {
+  const Timestamp before = std::chrono::system_clock::now() - open_for;
+  for (const RingReader& ring : rings_) {
+    ring.for_each_open([&](const SpanRecord& fields) {
+      PackedSpan open;
+      if (fill(open, fields) && open.start_time <= before) store_.apply_open(open, service_, now);
+    });
+  }
+}
+
+void NativeSource::finish(TimePoint now) {
+  for (RingReader& ring : rings_) {
+    if (ring.broken()) continue;
+    now_ = now;
+    (void)ring.read(*this, buffer_, ring.capacity());  // no more than that, whatever somebody may still write
+    if (ring.broken()) ++stats_.broken_rings;
+    ring.for_each_open([&](const SpanRecord& fields) {
+      PackedSpan open;
+      if (fill(open, fields)) store_.apply_unfinished(open, service_, now);
+    });
+  }
+}
+
+void NativeSource::span(std::span<std::byte> record) {
+  SpanRecord fields;
+  std::memcpy(&fields, record.data(), sizeof fields);
+  ++read_spans_;
+  PackedSpan span;
+  const std::span<std::byte> attributes = record.subspan(sizeof fields);
+  span.attribute_count = record_attributes(fields.header);
+  if (!fill(span, fields) || !map_attributes(attributes, span.attribute_count)) [[unlikely]] {
+    ++stats_.rejected_records;
+    return;
+  }
+  span.end_time = clock_.to_time(fields.end);
+  span.attributes = attributes;
+  store_.apply(span, service_, now_);
+  ++stats_.native_spans;
+}
+
+/// All but the end and the attributes. False: it cannot be a span.
+bool NativeSource::fill(PackedSpan& out, const SpanRecord& fields) {
+  const std::optional<std::uint32_t> its_name = name(fields.name);
+  out.trace_id = {fields.trace_high, fields.trace_low};
+  out.span_id = SpanId{fields.span};
+  if (!its_name || !out.trace_id.valid() || !out.span_id.valid()) return false;
+  out.parent_id = SpanId{fields.parent};
+  out.name = *its_name;
+  out.kind = static_cast<SpanKind>(fields.kind);
+  out.start_time = clock_.to_time(fields.start);
+  return true;
+}
+
+/// Checks attributes and turns their keys into the store's ids.
+bool NativeSource::map_attributes(std::span<std::byte> attributes, unsigned count) {
+  std::size_t at = 0;
+  for (; count > 0; --count) {
+    if (attributes.size() - at < 8) return false;
+    std::uint64_t word = 0;
+    std::memcpy(&word, attributes.data() + at, sizeof word);
+    const std::size_t bytes = attribute_bytes(word);
+    const auto type = static_cast<AttributeValue::Type>(attribute_type(word));
+    const bool text = type == AttributeValue::Type::string;
+    if (!text && (bytes != 8 || type < AttributeValue::Type::string || type > AttributeValue::Type::boolean)) return false;
+    if (padded(bytes) > attributes.size() - at - 8) return false;
+    const std::optional<std::uint32_t> key = name(attribute_key(word));
+    if (!key) return false;
+    word = attribute_word(*key, static_cast<std::uint64_t>(type), bytes);
+    std::memcpy(attributes.data() + at, &word, sizeof word);
+    at += 8 + padded(bytes);
+  }
+  return true;
+}
+
+std::optional<std::uint32_t> NativeSource::name(std::uint32_t id) {
+  if (id < names_.size()) [[likely]]
+    return names_[id];
+  read_names();
+  if (id < names_.size()) return names_[id];
+  return std::nullopt;
+}
+
+/// Those that have come since the last time. Each is copied before it is looked at.
+void NativeSource::read_names() {
+  if (!names_memory_) return;
+  auto* page = reinterpret_cast<const NamesPage*>(names_memory_.bytes());
+  const std::uint64_t head = page->head.load(std::memory_order_acquire);
+  const std::size_t room = names_memory_.size() - sizeof(NamesPage);
+  if (head > room || head < names_read_ || head % 8 != 0) return;
+  while (names_read_ < head) {
+    const std::size_t size = std::min<std::size_t>(head - names_read_, 64u << 10);
+    std::vector<std::byte> copy(size);
+    std::memcpy(copy.data(), names_memory_.bytes() + sizeof(NamesPage) + names_read_, size);
+    std::size_t whole = 0;  // entries
+    while (size - whole >= 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, copy.data() + whole, sizeof word);
+      const std::size_t entry = 8 + padded(word >> 32);
+      if (entry > size - whole) break;
+      whole += entry;
+    }
+    if (whole == 0 || !take_names(std::span(copy).first(whole))) {
+      names_read_ = room;  // a lie; nothing more is read
+      return;
+    }
+    names_read_ += whole;
+  }
+}
+
+bool NativeSource::take_names(std::span<const std::byte> entries) {
+  while (!entries.empty()) {
+    if (entries.size() < 8) return false;
+    std::uint64_t word = 0;
+    std::memcpy(&word, entries.data(), sizeof word);
+    const std::size_t size = word >> 32;
+    if (static_cast<std::uint32_t>(word) != names_.size() || names_.size() >= NameTable::max_names || size > NameTable::max_name_bytes ||
+        padded(size) > entries.size() - 8) {
+      return false;
+    }
+    const std::string_view text(reinterpret_cast<const char*>(entries.data()) + 8, size);
+    names_.push_back(store_.intern(valid_utf8(text) ? text : repair_utf8(text)));
+    entries = entries.subspan(8 + padded(size));
+  }
+  return true;
+}
+
+}  // namespace weir::inline v0::detail

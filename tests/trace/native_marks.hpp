@@ -1,0 +1,69 @@
+#pragma once
+// Spans with a number, and who has seen which, in memory that several processes share.
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+
+#include "weir/trace/span.hpp"
+#include "weir/trace/tracer.hpp"
+
+namespace weir::testing {
+
+struct Marks {
+  static constexpr std::uint64_t most = 1u << 22;
+  std::atomic<std::uint64_t> ready, emitted, received, misread, unfinished;
+  std::atomic<std::uint8_t> seen[most];  // how often
+
+  std::uint64_t distinct() const {
+    std::uint64_t sum = 0;
+    for (const auto& mark : seen) sum += mark.load(std::memory_order_relaxed) != 0;
+    return sum;
+  }
+};
+
+inline Marks& map_marks(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0 || ::ftruncate(fd, sizeof(Marks)) != 0) std::abort();
+  void* at = ::mmap(nullptr, sizeof(Marks), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  ::close(fd);
+  if (at == MAP_FAILED) std::abort();
+  return *static_cast<Marks*>(at);
+}
+
+/// Spans of which every byte follows from their number.
+struct MarkedSpans {
+  static std::string name_of(std::uint64_t i) { return "name " + std::to_string(i % 100); }
+  static std::string text_of(std::uint64_t i) { return std::string(i % 60, static_cast<char>('a' + i % 26)); }
+
+  static void emit(Tracer& tracer, std::uint64_t i) {
+    ScopedSpan span = tracer.enter(name_of(i), static_cast<SpanKind>(i % 1000));
+    span.set("i", i);
+    span.set("square", i * i);
+    span.set("text", text_of(i));
+  }
+  static void receive(Marks& marks, const Span& span) {
+    const auto unfinished = span.attrs.count(std::string(unfinished_attribute)) != 0;
+    if (unfinished) ++marks.unfinished;
+    if (span.name == "root" || span.name == "first") return;
+    if (unfinished) return;  // a numbered one that was open: it has no attributes yet
+    const auto number = span.attrs.find("i");
+    char* end = nullptr;
+    const std::uint64_t i = number == span.attrs.end() ? Marks::most : std::strtoull(number->second.c_str(), &end, 10);
+    const bool good = i < Marks::most && span.name == name_of(i) && span.kind == static_cast<SpanKind>(i % 1000) && span.attrs.size() == 3 &&
+                      span.attrs.at("square") == std::to_string(i * i) && span.attrs.at("text") == text_of(i) &&
+                      span.start_time <= span.end_time;
+    if (!good) {
+      ++marks.misread;
+      return;
+    }
+    ++marks.seen[i];
+    ++marks.received;
+  }
+};
+
+}  // namespace weir::testing
