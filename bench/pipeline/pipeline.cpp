@@ -86,7 +86,9 @@ void emit_trace(weir::Tracer& tracer, std::uint64_t i) {
 
 int emit(Report& report, const std::string& socket, weir::Wire wire, std::uint64_t spans, int processor) {
   pin(processor);
-  std::thread([] { for (;;) ::pause(); }).detach();  // glibc drops lock prefixes in a process of one thread
+  std::thread([] {
+    for (;;) ::pause();
+  }).detach();  // glibc drops lock prefixes in a process of one thread
   weir::SocketSenderOptions options;
   options.wire = wire;
   weir::Tracer tracer{weir::SocketSender{socket, options}, {.service_name = "bench"}};
@@ -158,12 +160,13 @@ int run(const Row& row, std::uint64_t spans) {
   ::rmdir(directory.c_str());
   const auto all = static_cast<double>(spans);
   if (failed != 0) return fail("a service failed");
-  if (stats.store.spans != report->delivered) return fail("the collector has " + std::to_string(stats.store.spans) + " spans of " + std::to_string(report->delivered));
+  if (stats.store.spans != report->delivered)
+    return fail("the collector has " + std::to_string(stats.store.spans) + " spans of " + std::to_string(report->delivered));
   std::printf(
       R"({"spans_per_second": %.0f, "service_ns": %.2f, "collector_ns": %.2f, "dropped": %llu, "collector_peak_mib": %.1f, "store_mib": %.1f, "kept_traces": %zu})"
       "\n",
-      all / seconds, report->cpu / all, cpu / all, static_cast<unsigned long long>(report->dropped), static_cast<double>(usage.ru_maxrss) / 1024,
-      static_cast<double>(stats.store.bytes) / 1048576, stats.store.kept_traces);
+      all / seconds, report->cpu / all, cpu / all, static_cast<unsigned long long>(report->dropped),
+      static_cast<double>(usage.ru_maxrss) / 1024, static_cast<double>(stats.store.bytes) / 1048576, stats.store.kept_traces);
   return 0;
 }
 
@@ -178,7 +181,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   for (const Row& row : rows) {
-    if (what == row.name) return run(row, argc > 3 && std::string_view(argv[2]) == "--spans" ? std::strtoull(argv[3], nullptr, 10) : row.spans);
+    if (what == row.name)
+      return run(row, argc > 3 && std::string_view(argv[2]) == "--spans" ? std::strtoull(argv[3], nullptr, 10) : row.spans);
   }
   return fail("no such row: " + std::string(what) + "; --rows lists them");
 }

@@ -66,9 +66,10 @@ struct SpanTracker::Following final : Tracking {
   }
 
   Context inside(Context outer) const override {
-    if (!span.recording()) return outer;
+    const Context context = span.context();
+    if (!span.recording() && context.sampled()) return outer;  // off, stopped, or no ring
     using Access = detail::ContextAccess;
-    return Access::make(Access::position(span.context()), Access::data(outer), Access::operation(outer));
+    return Access::make(Access::position(context), Access::data(outer), Access::operation(outer));
   }
 
   ScopedSpan span;

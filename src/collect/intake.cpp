@@ -24,6 +24,9 @@ std::string service_name(std::string name) {
   return name;
 }
 
+/// To a hello.
+std::string answer_of(bool memory) { return std::string(R"(["weir",1,{"native":1,"memory":)") + (memory ? "true" : "false") + "}]\n"; }
+
 void add_up(std::uint64_t& counter, std::uint64_t more) noexcept {
   counter += std::min(more, std::numeric_limits<std::uint64_t>::max() - counter);
 }
@@ -126,6 +129,7 @@ bool Intake::take_control(std::string_view line, Source& source, TimePoint now) 
   }
   if (source.native && !control.empty() && control[0].is_string()) {
     const Result<void> taken = source.native->take_line(control[0].get_ref<const std::string&>(), control, source.passed);
+    if (source.native->gave_up_memory()) source.reply = answer_of(false);
     return taken || malformed(taken.error().message);
   }
   return malformed("an unknown control line");
@@ -141,7 +145,7 @@ void Intake::take_hello(const nlohmann::json& hello, bool known_version, Source&
     source.native = std::make_unique<NativeSource>(store_, stats_, bounds_, *buffer_);
     source.native->set_service(store_.intern_service(source.service));
     const bool shared = shared_memory_ && memory != hello.end() && memory->is_boolean() && memory->get<bool>();
-    source.reply = std::string(R"(["weir",1,{"native":1,"memory":)") + (shared ? "true" : "false") + "}]\n";
+    source.reply = answer_of(shared);
   }
   if (pid == hello.end() || !pid->is_number_unsigned() || sequence == hello.end() || !sequence->is_number_unsigned()) return;
   if (start == hello.end() || !start->is_string() || start->get_ref<const std::string&>().size() > max_start_time) return;

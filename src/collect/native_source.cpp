@@ -34,9 +34,18 @@ std::optional<net::Fd> take_first(std::vector<net::Fd>& passed) {
 
 }  // namespace
 
-NativeSource::~NativeSource() {
+NativeSource::~NativeSource() { release_rings(); }
+
+void NativeSource::release_rings() noexcept {
   bounds_.rings -= rings_.size();
   bounds_.bytes -= rings_.size() * (sizeof(RingPage) + capacity_);
+  rings_.clear();
+}
+
+void NativeSource::give_up_memory() noexcept {
+  release_rings();
+  memory_.reset();
+  if (!std::exchange(gave_up_, true)) tell_gave_up_ = true;
 }
 
 Result<void> NativeSource::take_line(std::string_view name, const nlohmann::json& line, std::vector<net::Fd>& passed) {
@@ -45,21 +54,10 @@ Result<void> NativeSource::take_line(std::string_view name, const nlohmann::json
     return {};
   }
   if (name == "clock") return take_clock(line);
-  if (name == "rings") return take_rings(line);
-  if (name == "memory") return take_memory(line, passed);
-  if (name == "names" && line.size() == 1) {
-    std::optional<net::Fd> fd = take_first(passed);
-    if (!fd) return useless("names without a descriptor");
-    Result<SharedMemory> memory = SharedMemory::adopt(std::move(*fd));
-    if (!memory) return memory.error();
-    if (names_memory_ || memory->size() < NameTable::shared_bytes) return useless("names in memory that is too small, or a second time");
-    names_memory_ = memory->map(0, NameTable::shared_bytes, false);
-    if (!names_memory_) return system_error(errno, "cannot map the names of a service");
-    NamesPage page;
-    std::memcpy(static_cast<void*>(&page), names_memory_.bytes(), 16);
-    if (page.magic == names_magic && page.version == ring_version) return {};
-    names_memory_ = {};
-    return useless("memory that holds no names of version 1");
+  if (name == "rings" || name == "memory" || (name == "names" && line.size() == 1)) {
+    Result<void> taken = name == "rings" ? take_rings(line) : name == "memory" ? take_memory(line, passed) : take_shared_names(passed);
+    if (!taken) give_up_memory();
+    return taken;
   }
   // ["names",bytes], ["records",bytes]: followed by as many bytes
   const std::optional<std::uint64_t> bytes = number_at(line, 1);
@@ -68,6 +66,24 @@ Result<void> NativeSource::take_line(std::string_view name, const nlohmann::json
   raw_kind_ = name == "names" ? Raw::names : Raw::records;
   raw_left_ = *bytes;
   raw_.clear();
+  return {};
+}
+
+Result<void> NativeSource::take_shared_names(std::vector<net::Fd>& passed) {
+  std::optional<net::Fd> fd = take_first(passed);
+  if (!fd) return useless("names without a descriptor");
+  Result<SharedMemory> memory = SharedMemory::adopt(std::move(*fd));
+  if (!memory) return memory.error();
+  if (names_memory_ || memory->size() < NameTable::shared_bytes) return useless("names in memory that is too small, or a second time");
+  Mapping names = memory->map(0, NameTable::shared_bytes, false);
+  if (!names) return system_error(errno, "cannot map the names of a service");
+  struct {
+    std::uint64_t magic;
+    std::uint32_t version, pid;
+  } head{};
+  std::memcpy(&head, names.bytes(), sizeof head);
+  if (head.magic != names_magic || head.version != ring_version) return useless("memory that holds no names of version 1");
+  names_memory_ = std::move(names);
   return {};
 }
 
@@ -83,7 +99,7 @@ Result<void> NativeSource::take_clock(const nlohmann::json& line) {
 Result<void> NativeSource::take_memory(const nlohmann::json& line, std::vector<net::Fd>& passed) {
   std::optional<net::Fd> fd = take_first(passed);
   const std::optional<std::uint64_t> capacity = number_at(line, 1);
-  if (!fd || !capacity || memory_) return useless("memory without a descriptor or a capacity, or a second time");
+  if (!fd || !capacity || memory_ || gave_up_) return useless("memory without a descriptor or a capacity, or a second time");
   Result<SharedMemory> memory = SharedMemory::adopt(std::move(*fd));
   if (!memory) return memory.error();
   capacity_ = *capacity;
@@ -249,12 +265,13 @@ bool NativeSource::take_names(std::span<const std::byte> entries) {
     std::uint64_t word = 0;
     std::memcpy(&word, entries.data(), sizeof word);
     const std::size_t size = word >> 32;
-    if (static_cast<std::uint32_t>(word) != names_.size() || names_.size() >= NameTable::max_names || size > NameTable::max_name_bytes ||
+    const auto id = static_cast<std::uint32_t>(word);  // one that is known comes again when memory is given up
+    if (id == 0 || id > names_.size() || names_.size() >= NameTable::max_names || size > NameTable::max_name_bytes ||
         padded(size) > entries.size() - 8) {
       return false;
     }
     const std::string_view text(reinterpret_cast<const char*>(entries.data()) + 8, size);
-    names_.push_back(store_.intern(valid_utf8(text) ? text : repair_utf8(text)));
+    if (id == names_.size()) names_.push_back(store_.intern(valid_utf8(text) ? text : repair_utf8(text)));
     entries = entries.subspan(8 + padded(size));
   }
   return true;

@@ -48,6 +48,8 @@ class NativeSource final : RecordVisitor {
   /// A line said that raw bytes follow: takes them from the front of `data`, until there are all.
   Result<void> take_raw(std::string_view& data, TimePoint now);
   bool wants_raw() const noexcept { return raw_left_ != 0; }
+  /// Its memory is not read, for whatever reason, and never will be: it is to send records. True once.
+  bool gave_up_memory() noexcept { return std::exchange(tell_gave_up_, false); }
 
   /// Reads about `limit` bytes from each ring. Returns how many there were.
   std::size_t drain(std::size_t limit, TimePoint now);
@@ -62,6 +64,9 @@ class NativeSource final : RecordVisitor {
   std::uint64_t read_spans() noexcept { return std::exchange(read_spans_, 0); }
 
  private:
+  void give_up_memory() noexcept;
+  void release_rings() noexcept;
+  Result<void> take_shared_names(std::vector<net::Fd>& passed);
   void span(std::span<std::byte> record) override;
   bool map_attributes(std::span<std::byte> attributes, unsigned count);
   bool fill(PackedSpan& out, const SpanRecord& fields);
@@ -85,7 +90,7 @@ class NativeSource final : RecordVisitor {
   std::optional<SharedMemory> memory_;
   std::size_t capacity_ = 0;  // of a ring
   std::vector<RingReader> rings_;
-  bool woken_ = false;
+  bool woken_ = false, gave_up_ = false, tell_gave_up_ = false;
   std::uint64_t read_spans_ = 0;
   enum class Raw { names, records } raw_kind_ = Raw::names;
   std::size_t raw_left_ = 0;

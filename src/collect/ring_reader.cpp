@@ -113,9 +113,14 @@ Result<RingReader> RingReader::open(const SharedMemory& memory, std::size_t slot
   const std::uint64_t head = page.head.load(std::memory_order_acquire);
   // A position that cannot be is a lie of the service, or of its last reader: nothing of that can be used.
   if (head - last.tail > capacity || last.tail % record_alignment != 0) return refuse("a ring whose positions cannot be");
+  reader.page().reader_left.store(0, std::memory_order_relaxed);
   reader.position_ = last.tail;
   reader.taken_ = last.taken;
   return reader;
+}
+
+RingReader::~RingReader() {
+  if (page_) page().reader_left.store(1, std::memory_order_release);  // after the last acknowledgement
 }
 
 std::size_t RingReader::read(RecordVisitor& visitor, Buffer& buffer, std::size_t limit) {

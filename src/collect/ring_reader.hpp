@@ -82,6 +82,9 @@ class RingReader {
 
   /// The ring in a slot of `memory`, from where its last reader left it. Errors: no ring of this version and capacity.
   static Result<RingReader> open(const SharedMemory& memory, std::size_t slot, std::size_t capacity);
+  RingReader(RingReader&&) noexcept = default;
+  RingReader& operator=(RingReader&&) noexcept = default;
+  ~RingReader();  ///< says so in the ring
 
   /// Reads at most about `limit` bytes and acknowledges them. Returns how many there were.
   std::size_t read(RecordVisitor& visitor, Buffer& buffer, std::size_t limit);

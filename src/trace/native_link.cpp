@@ -1,5 +1,6 @@
 #include "trace/native_link.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 
@@ -15,11 +16,11 @@ std::string clock_line(const TickScale& scale) {
 
 void NativeLink::begin(const TickCalibration& calibration, int names) {
   lines_.clear();
-  announced_ = 0;
+  announced_ = told_ = 0;
   told_memory_ = false;
   told_clock_ = std::chrono::steady_clock::now();
   add(clock_line(calibration.scale()));
-  lines_.push_back({"[\"names\"]\n", names});
+  lines_.push_back({"[\"names\"]\n", names, 0});
 }
 
 void NativeLink::look(RingSet& rings, const TickCalibration& calibration, bool urgent) {
@@ -27,11 +28,11 @@ void NativeLink::look(RingSet& rings, const TickCalibration& calibration, bool u
   const std::vector<ReaderRing*>& all = rings.refresh();
   if (const RingMemory* memory = rings.memory(); memory != nullptr && !told_memory_) {
     told_memory_ = true;
-    lines_.push_back({"[\"memory\"," + std::to_string(memory->slot_bytes() - sizeof(RingPage)) + "]\n", memory->fd()});
+    lines_.push_back({"[\"memory\"," + std::to_string(memory->slot_bytes() - sizeof(RingPage)) + "]\n", memory->fd(), 0});
   }
   if (announced_ < all.size()) {
     announced_ = all.size();
-    add("[\"rings\"," + std::to_string(announced_) + "]\n");
+    lines_.push_back({"[\"rings\"," + std::to_string(announced_) + "]\n", -1, announced_});
   }
   bool moved = false, unread = false;
   for (ReaderRing* ring : all) {
@@ -57,6 +58,7 @@ int NativeLink::send(int socket) noexcept {
     if (static_cast<std::size_t>(sent) < line.text.size()) {
       line.text.erase(0, static_cast<std::size_t>(sent));
     } else {
+      told_ = std::max(told_, line.rings);
       lines_.pop_front();
     }
   }

@@ -26,18 +26,21 @@ class NativeLink {
   /// One look at the rings: announces new ones, tells the clock, and asks for what is not being read. `urgent`: in any case.
   void look(RingSet& rings, const TickCalibration& calibration, bool urgent);
   /// Adds a line (with its newline).
-  void add(std::string line) { lines_.push_back({std::move(line), -1}); }
+  void add(std::string line) { lines_.push_back({std::move(line), -1, 0}); }
   /// Sends what waits. 0, -EAGAIN, or what went wrong: -errno.
   int send(int socket) noexcept;
   bool empty() const noexcept { return lines_.empty(); }
+  /// The collector knows of so many rings.
+  std::size_t told() const noexcept { return told_; }
 
  private:
   struct Line {
     std::string text;
-    int passed;  // -1: none
+    int passed;             // -1: none
+    std::size_t rings = 0;  // that it tells of
   };
   std::deque<Line> lines_;
-  std::size_t announced_ = 0;  // rings
+  std::size_t announced_ = 0, told_ = 0;  // rings: in a line, in a line that was sent
   bool told_memory_ = false;
   std::chrono::steady_clock::time_point told_clock_{};
 };

@@ -84,15 +84,18 @@ void RingSet::close() noexcept {
   closed_ = true;
 }
 
-RingSet::Totals RingSet::totals() const noexcept {
+RingSet::Totals RingSet::totals(std::size_t shared) const noexcept {
   std::lock_guard lock(mutex_);
   Totals totals;
+  std::size_t index = 0;
   for (const auto& ring : rings_) {
     const RingPage& page = ring->ring->page();
     // What was taken first: what was written is never less, whatever a collector says.
-    const std::uint64_t taken = acknowledged(page).taken, written = page.written.load(std::memory_order_relaxed);
-    totals.taken += std::min(taken, written);
+    const bool still_read = index++ < shared && page.reader_left.load(std::memory_order_acquire) == 0;
+    const std::uint64_t written = page.written.load(std::memory_order_relaxed), taken = std::min(acknowledged(page).taken, written);
+    totals.taken += taken;
     totals.written += written;
+    if (still_read) totals.left += written - taken;
     totals.dropped_full += page.dropped_full.load(std::memory_order_relaxed);
     totals.dropped_too_large += page.dropped_too_large.load(std::memory_order_relaxed);
     totals.dropped_reentrant += page.dropped_reentrant.load(std::memory_order_relaxed);

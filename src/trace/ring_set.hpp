@@ -62,6 +62,7 @@ class RingSet {
   struct Totals {
     std::uint64_t written = 0, taken = 0, dropped_full = 0, dropped_too_large = 0, dropped_reentrant = 0;  // spans
     std::uint64_t truncated = 0, not_sampled = 0;                                                          // attributes; traces
+    std::uint64_t left = 0;  // of those written and not taken, what another process may still read
   };
   static constexpr std::size_t max_idle = 16;  // rings without a thread that keep their memory
 
@@ -74,7 +75,8 @@ class RingSet {
   ThreadRing* open() noexcept;
   /// open() gives out no more.
   void close() noexcept;
-  Totals totals() const noexcept;
+  /// `shared`: so many rings are read by another process.
+  Totals totals(std::size_t shared = 0) const noexcept;
 
   /// The rings there are.
   const std::vector<ReaderRing*>& refresh() noexcept;

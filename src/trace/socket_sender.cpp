@@ -124,6 +124,8 @@ class Pump {
   bool trusted(const net::Fd& socket, SteadyTime now);
   bool pump();
   bool decide();
+  void leave() noexcept;
+  void forget_sent() noexcept;
   bool share();
   bool send_batch();
   void add_reports();
@@ -149,7 +151,7 @@ class Pump {
 
   // Written by the pump, read by any thread.
   std::atomic<std::uint64_t> too_large_{0}, unacknowledged_{0}, connects_{0};
-  std::atomic<bool> left_in_memory_{false};  // a collector still reads the rings after the end
+  std::atomic<std::size_t> left_to_collector_{0};  // rings that it reads after the end
 
   // The pump's own.
   std::optional<detail::TickCalibration> calibration_;
@@ -227,7 +229,7 @@ std::uint64_t Pump::drops() const noexcept {
 TracerStats Pump::stats() const noexcept {
   std::lock_guard lock(mutex_);
   TracerStats stats;
-  const detail::RingSet::Totals totals = rings_.totals();
+  const detail::RingSet::Totals totals = rings_.totals(left_to_collector_.load(std::memory_order_relaxed));
   const std::uint64_t too_large = too_large_.load(std::memory_order_relaxed);  // those count as taken too
   stats.delivered = totals.taken - std::min(totals.taken, too_large);
   stats.emitted = totals.written + totals.dropped_full + totals.dropped_too_large + totals.dropped_reentrant;
@@ -238,8 +240,9 @@ TracerStats Pump::stats() const noexcept {
   stats.not_sampled = totals.not_sampled;
   stats.unacknowledged = unacknowledged_.load(std::memory_order_relaxed);
   stats.connects = connects_.load(std::memory_order_relaxed);
-  const bool dropped = stopped_ && !running_ && !left_in_memory_.load(std::memory_order_relaxed);
-  (dropped ? stats.dropped_stopped : stats.in_flight) = totals.written - totals.taken;
+  const std::uint64_t waiting = totals.written - totals.taken;
+  stats.in_flight = stopped_ && !running_ ? totals.left : waiting;
+  stats.dropped_stopped = waiting - stats.in_flight;
   return stats;
 }
 
@@ -297,11 +300,20 @@ void Pump::run() noexcept {
       ::usleep(1000);
     }
   }
-  left_in_memory_.store(socket_ && mode_ == Mode::memory, std::memory_order_relaxed);
+  leave();
   socket_.reset();
   std::lock_guard lock(mutex_);
   finished_ = true;
   changed_.notify_all();
+}
+
+/// What could not be delivered in time, a collector that shares the rings still finds there.
+void Pump::leave() noexcept {
+  if (!socket_ || mode_ != Mode::memory) return;
+  try {
+    (void)share();
+  } catch (const std::bad_alloc&) {}
+  left_to_collector_.store(link_.told(), std::memory_order_relaxed);
 }
 
 /// One look at everything. False: the end.
@@ -505,13 +517,18 @@ bool Pump::send_batch() {
   return true;
 }
 
+/// What was not accepted is sent again.
+void Pump::forget_sent() noexcept {
+  batch_.rewind(rings_.refresh());
+  link_.end();
+  reported_drops_ -= std::exchange(unsent_report_, 0);
+}
+
 void Pump::disconnect(std::string_view reason) noexcept {
   if (!socket_) return;
   const SteadyTime now = SteadyClock::now();
   socket_.reset();
-  batch_.rewind(rings_.refresh());
-  link_.end();
-  reported_drops_ -= std::exchange(unsent_report_, 0);
+  forget_sent();
   unacknowledged_.fetch_add(at_risk_.spans(), std::memory_order_relaxed);
   at_risk_.clear();
   blocked_ = false;
@@ -566,8 +583,14 @@ void Pump::read_replies() {
     if (replies_->next(data, line) != net::LineSplitter::Got::line) continue;
     const auto reply = nlohmann::json::parse(line, nullptr, false);
     if (!reply.is_array() || reply.size() < 3 || reply[0] != "weir" || reply[1] != 1 || !reply[2].is_object()) continue;
-    if (reply[2].value("native", nlohmann::json()) != 1 || mode_ == Mode::memory || mode_ == Mode::records) continue;
-    answer_ = reply[2].value("memory", nlohmann::json()) == true;
+    if (reply[2].value("native", nlohmann::json()) != 1) continue;
+    const bool memory = reply[2].value("memory", nlohmann::json()) == true;
+    if (mode_ == Mode::asking || mode_ == Mode::lines) {
+      answer_ = memory;
+    } else if (mode_ == Mode::memory && !memory) {  // it cannot read the rings, and has let go of them
+      mode_ = Mode::records;
+      forget_sent();
+    }
   }
 }
 

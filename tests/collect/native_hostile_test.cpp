@@ -247,12 +247,15 @@ TEST_CASE("rings are bounded, for all services together") {
   NativeClient second(collector.path());
   second.share(names, others, 2);
   CHECK(eventually([&] { return refused(collector) == 1; }));
+  CHECK(second.next_line() == "[\"weir\",1,{\"native\":1,\"memory\":false}]\n");
+  CHECK(others.page(0).reader_left == 1);  // the one that there was room for, too
   first.close();
-  CHECK(eventually([&] {
-    second.line(R"(["rings",3])");
-    others.write(TestRecord{.span = 2, .name = 0}.bytes(), 2);
-    return acknowledged(others.page(2)).taken > 0;
-  }));
+  CHECK(eventually([&] { return collector.stats().open_connections == 1; }));
+  NativeClient third(collector.path());
+  third.share(names, others, 3);
+  others.write(TestRecord{.span = 2, .name = 0}.bytes(), 2);
+  third.wake();
+  CHECK(eventually([&] { return acknowledged(others.page(2)).taken > 0; }));
 }
 
 TEST_CASE("a head that lies ends the reading of its ring, and of no other") {

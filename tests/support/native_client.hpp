@@ -134,10 +134,23 @@ class NativeClient {
     fd_ = std::move(connected).value();
     if (!hello.empty()) {
       line(hello);
-      answer_ = receive_line();
+      answer_ = next_line();
     }
   }
   const std::string& answer() const { return answer_; }
+  /// What the collector says next.
+  std::string next_line() {
+    std::string text;
+    while (text.find('\n') == std::string::npos) {
+      pollfd readable{fd_.get(), POLLIN, 0};
+      char part[256];
+      if (::poll(&readable, 1, 60'000) != 1) break;
+      const ssize_t size = net::receive_some(fd_.get(), part, sizeof part);
+      if (size <= 0) break;
+      text.append(part, static_cast<std::size_t>(size));
+    }
+    return text;
+  }
   void line(std::string_view text) { send(std::string(text) + "\n"); }
   void line(std::string_view text, int passed) {
     const std::string whole = std::string(text) + "\n";
@@ -167,18 +180,6 @@ class NativeClient {
   void close() { fd_.reset(); }
 
  private:
-  std::string receive_line() {
-    std::string text;
-    while (text.find('\n') == std::string::npos) {
-      pollfd readable{fd_.get(), POLLIN, 0};
-      char part[256];
-      if (::poll(&readable, 1, 60'000) != 1) break;
-      const ssize_t size = net::receive_some(fd_.get(), part, sizeof part);
-      if (size <= 0) break;
-      text.append(part, static_cast<std::size_t>(size));
-    }
-    return text;
-  }
   net::Fd fd_;
   std::string answer_;
 };

@@ -54,8 +54,8 @@ struct MarkedSpans {
     const auto number = span.attrs.find("i");
     char* end = nullptr;
     const std::uint64_t i = number == span.attrs.end() ? Marks::most : std::strtoull(number->second.c_str(), &end, 10);
-    const bool good = i < Marks::most && span.name == name_of(i) && span.kind == static_cast<SpanKind>(i % 1000) && span.attrs.size() == 3 &&
-                      span.attrs.at("square") == std::to_string(i * i) && span.attrs.at("text") == text_of(i) &&
+    const bool good = i < Marks::most && span.name == name_of(i) && span.kind == static_cast<SpanKind>(i % 1000) &&
+                      span.attrs.size() == 3 && span.attrs.at("square") == std::to_string(i * i) && span.attrs.at("text") == text_of(i) &&
                       span.start_time <= span.end_time;
     if (!good) {
       ++marks.misread;

@@ -11,8 +11,8 @@
 #include "weir/trace/socket_sender.hpp"
 #include "weir/trace/tracer.hpp"
 
-using weir::testing::Marks;
 using weir::testing::MarkedSpans;
+using weir::testing::Marks;
 
 int main(int argc, char** argv) {
   if (argc != 4) return 2;

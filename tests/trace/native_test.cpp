@@ -172,6 +172,29 @@ TEST_CASE("without memory that can be shared records travel over the socket") {
   CHECK(collector.stats().native_spans == 100);
 }
 
+TEST_CASE("a collector that can read no more rings gets the records over the socket") {
+  ScratchDir dir;
+  CollectorOptions options;
+  options.max_rings = 2;
+  Running collector(dir / "s", options);
+  Tracer tracer{SocketSender{dir / "s", natively()}};
+  for (int i = 0; i < 100; ++i) ScopedSpan span = tracer.enter("x");
+  REQUIRE(tracer.flush(10s).pending == 0);
+  std::vector<std::thread> threads;
+  std::atomic<int> there{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 100; ++i) ScopedSpan span = tracer.enter("y");
+      for (++there; there < 4;) std::this_thread::yield();  // four rings
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(tracer.stop(10s).pending == 0);
+  CHECK(tracer.stats().delivered == 500);
+  CHECK(eventually([&] { return collector.stats().native_spans == 500; }));
+  CHECK(collector.stats().store.duplicates == 0);
+}
+
 TEST_CASE("everything that four threads emit arrives once, natively") {
   const bool memory = GENERATE(true, false);
   CAPTURE(memory);

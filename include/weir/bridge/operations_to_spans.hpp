@@ -69,16 +69,16 @@ class OperationsToSpans final : public Observer {
  private:
   struct Open final : Attachment {
     Open(Tracer& tracer, const Context& parent, Name name, SpanKind kind) noexcept
-        : span(tracer, parent, name, kind), recorded(span.recording()) {}
+        : span(tracer, parent, name, kind), decided(span.recording() || !span.context().sampled()) {}
     ~Open() override { leave(*this); }  // another thread finished it; its own thread destroys it
     Context inside(Context outer) const override {
-      if (!recorded) return outer;
+      if (!decided) return outer;
       using Access = detail::ContextAccess;
       return Access::make(Access::position(span.context()), Access::data(outer), Access::operation(outer));
     }
 
     ScopedSpan span;
-    const bool recorded;
+    const bool decided;  // whether its trace is recorded
     bool failed = false;
     const detail::ThreadState* thread = nullptr;  // whose ambient context it became
     detail::Position previous;                    // of that thread

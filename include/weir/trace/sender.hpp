@@ -44,7 +44,7 @@ struct TracerStats {
   std::uint64_t dropped_stopped = 0;    ///< begun or ended after stop(), or not sent in time by it
   std::uint64_t dropped_too_large = 0;  ///< a record larger than a ring takes, or a line longer than a collector takes
   std::uint64_t dropped_reentrant = 0;  ///< in a signal handler that came while its thread began or ended another
-  std::uint64_t in_flight = 0;          ///< written and not yet delivered
+  std::uint64_t in_flight = 0;          ///< written and not yet delivered; after stop(): left in memory that a collector still reads
   std::uint64_t unacknowledged = 0;     ///< of those delivered: accepted by the kernel for a collector that then went away
   std::uint64_t truncated_attributes = 0;
   std::uint64_t connects = 0;
@@ -59,7 +59,8 @@ struct TracerStats {
 struct FlushResult {
   std::uint64_t sent = 0;     ///< spans delivered during the call
   std::uint64_t dropped = 0;  ///< spans dropped for good, in total
-  std::uint64_t pending = 0;  ///< spans that still wait; 0: everything is out (after stop(): out or dropped)
+  /// Spans that still wait; 0: everything is out. After stop(): those left in memory that a collector still reads.
+  std::uint64_t pending = 0;
 };
 
 /// Thread-safety: shared: safe. Nothing throws.

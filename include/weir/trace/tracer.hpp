@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "weir/trace/detail/attach.hpp"
+#include "weir/trace/sampler.hpp"
 #include "weir/trace/scoped_span.hpp"
 #include "weir/trace/sender.hpp"
 
@@ -37,6 +38,7 @@ struct TracerOptions {
   std::size_t max_attribute_bytes = 4096;        ///< per string; longer ones are cut. All of a span together: 256 KiB
   std::chrono::milliseconds stop_timeout{1000};  ///< how long the destructor, or exit(), may wait for spans to be delivered
   const Clock* clock = nullptr;                  ///< for tests; nullptr: the machine's
+  Sampler sampler{};                             ///< which traces are recorded
   /// For tests; 0: random ids. Else those of the first thread that makes a span follow from it, and each further thread's from
   /// the next number.
   std::uint64_t id_seed = 0;
@@ -70,6 +72,10 @@ class Tracer {
     return ScopedSpan(*this, parent, name, kind, attributes);
   }
 
+  /// From now on, for traces that begin. A tracer that is off stays off.
+  void set_sampler(Sampler sampler) noexcept { detail::process().set_sampler(entry_, std::move(sampler)); }
+  Sampler sampler() const noexcept { return detail::process().sampler(entry_); }
+
   TracerStats stats() const noexcept;
   /// Delivers what ended before the call. Returns early when that is done.
   FlushResult flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept {
@@ -90,6 +96,7 @@ class Tracer {
   bool off() const noexcept { return entry_.active_id.load(std::memory_order_relaxed) == detail::Process::off_id; }
   bool declines(std::uint8_t flags) const noexcept;
   bool samples(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
+  bool asks_sampler(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
   detail::ThreadRing* attach() noexcept;
   FlushResult completed(FlushResult result) const noexcept {
     result.dropped = stats().dropped();
@@ -114,6 +121,7 @@ inline void Tracer::begin(std::shared_ptr<Sender> sender, TracerOptions options)
   entry_.limits.count = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attributes, 255));
   entry_.limits.bytes = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attribute_bytes, detail::max_record_bytes));
   entry_.id_seed = options.id_seed;
+  detail::process().set_sampler(entry_, std::move(options.sampler));
   sender->start({{std::move(options.service_name), std::move(options.resource_attributes)}, options.clock, &entry_.dropped_no_ring});
   detail::process().add(entry_, std::move(sender));
 }
@@ -153,15 +161,27 @@ inline TracerStats Tracer::stats() const noexcept {
 /// Whether it was decided before, here or by the caller, that nothing under a context with these flags is recorded.
 inline bool Tracer::declines(std::uint8_t flags) const noexcept {
   return (flags & (detail::flag_sampled | detail::flag_fresh)) == 0 &&
-         ((flags & detail::flag_remote) == 0 || entry_.follows_callers.load(std::memory_order_relaxed));
+         ((flags & detail::flag_remote) == 0 || (entry_.sampling.load(std::memory_order_relaxed) & Sampler::follows_callers) != 0);
 }
 
 /// Whether the trace is recorded of which a first span begins here. `flags`: of the context that it begins under.
-inline bool Tracer::samples(TraceId trace, std::uint8_t flags, const Name&, const Attributes*) noexcept {
-  if ((flags & detail::flag_remote) != 0 && entry_.follows_callers.load(std::memory_order_relaxed)) return true;  // or it was declined
-  if (trace.low >> 1 < entry_.threshold.load(std::memory_order_relaxed)) return true;
-  detail::thread_state.ring->count_not_sampled();
-  return false;
+inline bool Tracer::samples(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept {
+  const std::uint64_t word = entry_.sampling.load(std::memory_order_relaxed);
+  const bool called = (flags & detail::flag_remote) != 0;
+  bool sampled = Sampler::below(trace, word);
+  if ((word & Sampler::asks) != 0 || called) {
+    if (called && (word & Sampler::follows_callers) != 0) return (flags & detail::flag_sampled) != 0;
+    if ((word & Sampler::asks) != 0) sampled = asks_sampler(trace, flags, name, attributes);
+  }
+  if (!sampled) detail::thread_state.ring->count_not_sampled();
+  return sampled;
+}
+
+[[gnu::noinline]] inline bool Tracer::asks_sampler(TraceId trace, std::uint8_t flags, const Name& name,
+                                                   const Attributes* attributes) noexcept {
+  return detail::process()
+      .sampler_of(*detail::thread_state.ring, entry_)
+      .samples({trace, (flags & detail::flag_remote) != 0, (flags & detail::flag_sampled) != 0, name.view(), attributes, &entry_.ticker});
 }
 
 [[gnu::noinline, gnu::cold]] inline detail::ThreadRing* Tracer::attach() noexcept {

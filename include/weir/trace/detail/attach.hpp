@@ -25,6 +25,7 @@
 #include "weir/core/context.hpp"
 #include "weir/trace/detail/name_table.hpp"
 #include "weir/trace/detail/thread_ring.hpp"
+#include "weir/trace/sampler.hpp"
 #include "weir/trace/sender.hpp"
 
 namespace weir::inline v0::detail {
@@ -53,9 +54,9 @@ class Undisturbed {
 
 /// A living tracer, as the threads of the process find it.
 struct TracerEntry {
-  std::atomic<std::uint64_t> active_id{UINT64_MAX - 2};                       // what each span reads first: `id`, Process::off_id or Process::stopped_id
-  std::atomic<std::uint64_t> threshold{std::uint64_t{1} << 63};  // a trace is recorded when half the low half of its id is less
-  std::atomic<bool> follows_callers{true};                       // of a trace that comes in, its caller decides
+  std::atomic<std::uint64_t> active_id{UINT64_MAX - 2};           // what each span reads first: `id`, Process::off_id or Process::stopped_id
+  std::atomic<std::uint64_t> sampling{Sampler::word_of_default};  // Sampler::word of `sampler`
+  std::atomic<std::uint64_t> sampler_version{0};
   std::uint64_t id = 0;
   std::shared_ptr<Sender> sender;  // guarded by the process's mutex
   std::chrono::milliseconds stop_timeout{};
@@ -65,6 +66,7 @@ struct TracerEntry {
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
   std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0}, dropped_reentrant{0};
+  Sampler sampler;               // guarded by the process's mutex
   std::uint64_t generation = 0;  // guarded by the process's mutex: of the process that made it or last opened a ring
   bool stopped_at_exit = false;  // guarded by the process's mutex
   TracerEntry *previous = nullptr, *next = nullptr;
@@ -124,6 +126,28 @@ class Process {
     std::lock_guard lock(mutex_);
     (listener.previous_listener != nullptr ? listener.previous_listener->next_listener : listeners_) = listener.next_listener;
     if (listener.next_listener != nullptr) listener.next_listener->previous_listener = listener.previous_listener;
+  }
+  void set_sampler(TracerEntry& entry, Sampler sampler) noexcept {
+    const Undisturbed undisturbed;  // the old one goes after the mutex
+    std::lock_guard lock(mutex_);
+    std::swap(entry.sampler, sampler);
+    entry.sampler_version.fetch_add(1, std::memory_order_relaxed);
+    entry.sampling.store(entry.sampler.word(), std::memory_order_relaxed);
+  }
+  Sampler sampler(const TracerEntry& entry) noexcept {
+    const Undisturbed undisturbed;
+    std::lock_guard lock(mutex_);
+    return entry.sampler;
+  }
+  /// The tracer's sampler, as the thread of the ring knows it, brought up to date. Requires: a SpanSection.
+  const Sampler& sampler_of(ThreadRing& ring, const TracerEntry& entry) noexcept {
+    if (ring.sampler_version != entry.sampler_version.load(std::memory_order_relaxed)) {
+      Sampler old;  // goes after the mutex
+      std::lock_guard lock(mutex_);
+      old = std::exchange(ring.sampler, entry.sampler);
+      ring.sampler_version = entry.sampler_version.load(std::memory_order_relaxed);
+    }
+    return ring.sampler;
   }
   /// How often this process is the child of a fork.
   std::uint64_t generation() const noexcept { return generation_.load(std::memory_order_relaxed); }
@@ -236,6 +260,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
     return nullptr;
   }
   entry->generation = generation();
+  ring->sampler_version = UINT64_MAX;  // none yet
   ring->adopt(tracer_id, entry->ticker, entry->limits, generation(), &Process::wake);
   if (entry->id_seed != 0 || ring->has_fixed_ids()) ring->seed_ids(entry->id_seed != 0 ? entry->id_seed++ : 0);
   ring->next = thread.rings;

@@ -61,6 +61,7 @@ struct RingPage {
   struct Acknowledged {
     std::atomic<std::uint64_t> tail{0}, taken{0};
   } acknowledged[2];
+  std::atomic<std::uint32_t> reader_left{0};  // 1: the last reader from another process will read no more
 
   alignas(128) std::atomic<std::uint32_t> closed{0};  // the thread has ended
 

@@ -21,6 +21,7 @@
 #include "weir/core/name.hpp"
 #include "weir/trace/detail/name_table.hpp"
 #include "weir/trace/detail/ring_layout.hpp"
+#include "weir/trace/sampler.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -182,6 +183,9 @@ class alignas(128) ThreadRing {
   }
 
   ThreadRing* next = nullptr;  ///< of the thread's rings
+  /// Of its tracer, as its thread has seen it last; a thread that does nothing keeps an old one alive.
+  Sampler sampler;
+  std::uint64_t sampler_version = UINT64_MAX;
 
  private:
   struct CachedName {
