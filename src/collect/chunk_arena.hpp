@@ -37,7 +37,7 @@ class ChunkArena {
     Chunk* chunk = block->free;
     if (chunk != nullptr) {
       block->free = next(chunk);
-      __builtin_prefetch(block->free, 1);
+      prefetch(block->free);
     } else {
       chunk = chunks_of(block) + block->fresh++;
     }
@@ -51,8 +51,13 @@ class ChunkArena {
 
   static Chunk* next(const Chunk* chunk) noexcept { return link_of(chunk); }
   static void set_next(Chunk* chunk, Chunk* next) noexcept { link_of(chunk) = next; }
-  /// Expects the chain from `chunk` on to be given back soon.
-  static void prefetch_link(const Chunk* chunk) noexcept { __builtin_prefetch(&link_of(chunk)); }
+  /// Soon `chunk` is written.
+  static void prefetch(const void* chunk) noexcept {
+    __builtin_prefetch(chunk, 1);
+    __builtin_prefetch(static_cast<const std::byte*>(chunk) + chunk_bytes / 2, 1);
+  }
+  /// Soon the chain from `chunk` on is given back.
+  static void prefetch_link(const Chunk* chunk) noexcept { __builtin_prefetch(&link_of(chunk), 1); }
 
   /// Chunks in use.
   std::size_t used() const noexcept { return used_; }

@@ -20,32 +20,39 @@ constexpr std::size_t fixed_at_most = 96;      // bytes of a record without text
 constexpr std::size_t attribute_at_most = 32;  // bytes of an attribute without texts
 constexpr std::size_t keep_at_most = 256u << 10;
 
-std::byte* put(std::byte* out, unsigned value) noexcept {
+[[gnu::always_inline]] inline std::byte* put(std::byte* out, unsigned value) noexcept {
   *out = static_cast<std::byte>(value);
   return out + 1;
 }
-std::byte* put_varint(std::byte* out, std::uint64_t value) noexcept {
+[[gnu::always_inline]] inline std::byte* put_varint(std::byte* out, std::uint64_t value) noexcept {
   for (; value >= 0x80; value >>= 7) out = put(out, static_cast<unsigned>(value & 0x7f) | 0x80);
   return put(out, static_cast<unsigned>(value));
 }
 /// The lower `bytes` bytes of `value`; may write 8.
-std::byte* put_low(std::byte* out, std::uint64_t value, unsigned bytes = 8) noexcept {
+[[gnu::always_inline]] inline std::byte* put_low(std::byte* out, std::uint64_t value, unsigned bytes = 8) noexcept {
   std::memcpy(out, &value, sizeof value);
   return out + bytes;
 }
-std::byte* put_bytes(std::byte* out, std::string_view text) noexcept {
+[[gnu::always_inline]] inline std::byte* put_bytes(std::byte* out, std::string_view text) noexcept {
   if (!text.empty()) std::memcpy(out, text.data(), text.size());
+  return out + text.size();
+}
+/// `text` has zeros up to a multiple of 8 bytes behind it; may write as many.
+[[gnu::always_inline]] inline std::byte* put_padded(std::byte* out, std::string_view text) noexcept {
+  for (std::size_t i = 0; i < text.size(); i += 8) std::memcpy(out + i, text.data() + i, 8);
   return out + text.size();
 }
 std::byte* put_text(std::byte* out, std::string_view text) noexcept { return put_bytes(put_varint(out, text.size()), text); }
 
-unsigned bytes_in(std::uint64_t value) noexcept { return (static_cast<unsigned>(std::bit_width(value)) + 7) / 8; }
+[[gnu::always_inline]] inline unsigned bytes_in(std::uint64_t value) noexcept {
+  return (static_cast<unsigned>(std::bit_width(value)) + 7) / 8;
+}
 constexpr std::uint64_t zigzag(std::uint64_t value) noexcept { return value << 1 ^ (0 - (value >> 63)); }
 constexpr std::uint64_t zigzag_back(std::uint64_t value) noexcept { return value >> 1 ^ (0 - (value & 1)); }
 std::uint64_t count(Timestamp time) noexcept { return static_cast<std::uint64_t>(time.time_since_epoch().count()); }
 Timestamp time_of(std::uint64_t count) noexcept { return Timestamp{std::chrono::nanoseconds{static_cast<std::int64_t>(count)}}; }
 
-std::byte* put_times(std::byte* out, Timestamp base, Timestamp start, Timestamp end) noexcept {
+[[gnu::always_inline]] inline std::byte* put_times(std::byte* out, Timestamp base, Timestamp start, Timestamp end) noexcept {
   const std::uint64_t from = zigzag(count(start) - count(base)), lasted = count(end) - count(start);
   const unsigned from_bytes = bytes_in(from), lasted_bytes = bytes_in(lasted);
   out = put(out, from_bytes | lasted_bytes << 4);
@@ -57,11 +64,50 @@ std::byte* put_string(std::byte* out, std::string_view text) noexcept {
   if (text.size() < long_text) return put_bytes(put(out, type | static_cast<unsigned>(text.size()) << 3), text);
   return put_text(put(out, type | long_text << 3), text);
 }
-std::byte* put_number(std::byte* out, Type type, std::uint64_t number) noexcept {
+[[gnu::always_inline]] inline std::byte* put_number(std::byte* out, Type type, std::uint64_t number) noexcept {
   if (type == Type::boolean) return put(out, static_cast<unsigned>(type) | (number != 0 ? 1u << 3 : 0));
   if (type == Type::integer) number = zigzag(number);
   const unsigned bytes = bytes_in(number);
   return put_low(put(out, static_cast<unsigned>(type) | bytes << 3), number, bytes);
+}
+
+/// `value` as in a ring.
+[[gnu::always_inline]] inline std::byte* put_attribute(std::byte* out, std::uint64_t word, const std::byte* value) noexcept {
+  out = put_varint(out, std::uint64_t{attribute_key(word)} << 1);
+  if (const auto type = static_cast<Type>(attribute_type(word)); type != Type::string) {
+    std::uint64_t number = 0;
+    std::memcpy(&number, value, sizeof number);
+    return put_number(out, type, number);
+  }
+  const std::string_view text{reinterpret_cast<const char*>(value), attribute_bytes(word)};
+  if (text.size() < long_text)
+    return put_padded(put(out, static_cast<unsigned>(Type::string) | static_cast<unsigned>(text.size()) << 3), text);
+  return put_string(out, text);
+}
+
+/// Attributes with their count, of equal keys the last.
+std::byte* put_each_once(std::byte* out, const PackedSpan& span) noexcept {
+  const std::byte* places[256];
+  std::uint32_t keys[256];
+  unsigned number = 0;
+  const std::byte* at = span.attributes.data();
+  for (unsigned left = std::min(span.attribute_count, 256u); left > 0; --left) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, at, sizeof word);
+    unsigned same = 0;
+    while (same < number && keys[same] != attribute_key(word)) ++same;
+    keys[same] = attribute_key(word);
+    places[same] = at;
+    if (same == number) ++number;
+    at += 8 + (attribute_bytes(word) + 7) / 8 * 8;
+  }
+  out = put_varint(out, number);
+  for (unsigned i = 0; i < number; ++i) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, places[i], sizeof word);
+    out = put_attribute(out, word, places[i] + 8);
+  }
+  return out;
 }
 
 unsigned kind_bits(SpanKind kind) noexcept { return std::min(static_cast<std::uint32_t>(kind), kind_mask); }
@@ -108,9 +154,27 @@ class Bytes {
 
 }  // namespace
 
+/// All digits of a half at once: whatever they are, they become a number, and it is theirs if it is written as they are.
+bool read_hex(const char* in, std::uint64_t& value) noexcept {
+  constexpr std::uint64_t ones = 0x0101010101010101;
+  value = 0;
+  for (int half = 0; half < 2; ++half) {
+    std::uint64_t x = 0;
+    std::memcpy(&x, in + 8 * half, sizeof x);
+    x = ((x & 0x0f * ones) + 9 * (x >> 6 & ones)) & 0x0f * ones;
+    x = __builtin_bswap64(x);
+    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
+    x = (x | x >> 8) & 0x0000ffff0000ffff;
+    value = value << 32 | ((x | x >> 16) & 0xffffffff);
+  }
+  char digits[16];
+  put_hex(digits, value);
+  return std::memcmp(digits, in, sizeof digits) == 0;
+}
+
 IdRef IdRef::of(std::string_view id) noexcept {
   std::uint64_t value = 0;
-  if (id.size() == 16 && parse_hex(id.data(), value)) return {Form::hex, value, {}};
+  if (id.size() == 16 && read_hex(id.data(), value)) return {Form::hex, value, {}};
   return {id.empty() ? Form::none : Form::text, 0, id};
 }
 
@@ -169,32 +233,18 @@ std::span<const std::byte> RecordWriter::write(const PackedSpan& span, RecordCon
   if (kind == kind_mask) out = put_low(out, static_cast<std::uint32_t>(span.kind), 4);
   out = put_times(out, context.base, span.start_time, span.end_time);
 
-  const std::byte* words[256];  // of the attributes that count
-  std::uint32_t keys[256];
-  unsigned number = 0;
+  std::byte* const attributes = out;
+  out = put_varint(out, span.attribute_count);
+  std::uint64_t some_keys = 0;  // a bit for each
   const std::byte* at = span.attributes.data();
-  for (unsigned left = std::min(span.attribute_count, 256u); left > 0; --left) {
+  for (unsigned left = span.attribute_count; left > 0; --left) {
     std::uint64_t word = 0;
     std::memcpy(&word, at, sizeof word);
-    const std::uint32_t key = attribute_key(word);
-    unsigned same = 0;
-    while (same < number && keys[same] != key) ++same;
-    keys[same] = key;
-    words[same] = at;
-    if (same == number) ++number;
+    const std::uint64_t bit = std::uint64_t{1} << (attribute_key(word) & 63);
+    if ((some_keys & bit) != 0) return finish(put_each_once(attributes, span));
+    some_keys |= bit;
+    out = put_attribute(out, word, at + 8);
     at += 8 + (attribute_bytes(word) + 7) / 8 * 8;
-  }
-  out = put_varint(out, number);
-  for (unsigned i = 0; i < number; ++i) {
-    std::uint64_t word = 0, value = 0;
-    std::memcpy(&word, words[i], sizeof word);
-    out = put_varint(out, std::uint64_t{attribute_key(word)} << 1);
-    if (const auto type = static_cast<Type>(attribute_type(word)); type == Type::string) {
-      out = put_string(out, {reinterpret_cast<const char*>(words[i]) + 8, attribute_bytes(word)});
-    } else {
-      std::memcpy(&value, words[i] + 8, sizeof value);
-      out = put_number(out, type, value);
-    }
   }
   return finish(out);
 }

@@ -28,6 +28,9 @@
 
 namespace weir::inline v0::detail {
 
+/// Reads exactly 16 lower-case hex digits.
+bool read_hex(const char* in, std::uint64_t& value) noexcept;
+
 /// The id of a span. A view of its text, if it is one.
 struct IdRef {
   enum class Form : std::uint8_t { none, hex, text };

@@ -7,8 +7,8 @@
 //   completed_  by completion                             front + max_age:   evicted
 //
 // Each order is a list whose front is due first, because what is added to an order is always due last; so nothing is searched.
-// A native span goes the short way: its trace is that of the span before, one bit says that its id is new, its record is
-// appended. Everything else takes spans apart (SpanParts), and costs more.
+// A native span goes the short way: its trace is that of the span before, two bits say that its id is new, its record is
+// appended (trace_memory.hpp). Everything else takes spans apart (SpanParts), and costs more.
 #include "collect/span_store.hpp"
 
 #include <algorithm>
@@ -17,12 +17,11 @@
 #include <optional>
 #include <utility>
 
-#include "collect/chunk_arena.hpp"
 #include "collect/forest.hpp"
-#include "collect/hash_slots.hpp"
 #include "collect/kept_trace.hpp"
 #include "collect/packed_record.hpp"
 #include "collect/text_table.hpp"
+#include "collect/trace_memory.hpp"
 #include "trace/record.hpp"
 #include "weir/core/detail/exceptions.hpp"
 #include "weir/core/ids.hpp"
@@ -34,22 +33,10 @@ namespace {
 
 using TimePoint = SpanStore::TimePoint;
 using State = Half::State;
-using Chunk = ChunkArena::Chunk;
 
 constexpr std::size_t max_texts = 1u << 18, max_text_bytes = 32u << 20;       // names and keys
 constexpr std::size_t max_services = 1u << 14, max_service_bytes = 4u << 20;  // who sends
-constexpr std::uint32_t indexed_from = 32;                                    // records of a trace; before, they are looked through
 constexpr std::uint32_t tidy_at_most = max_span_depth - 1;                    // spans; so nothing is too deep
-
-struct TraceRef {
-  std::uint64_t high = 0, low = 0;
-  TraceIdForm form = TraceIdForm::hex32;
-  std::string_view text;  // of TraceIdForm::text
-};
-
-Chunk* chunk_at(void* object) noexcept { return static_cast<Chunk*>(object); }
-const Chunk* chunk_at(const void* object) noexcept { return static_cast<const Chunk*>(object); }
-std::size_t chunks_for(std::size_t bytes) noexcept { return (bytes + ChunkArena::chunk_bytes - 1) / ChunkArena::chunk_bytes; }
 
 /// Cuts `text` to at most `limit` bytes, between characters.
 bool cut(std::string& text, std::size_t limit) {
@@ -85,7 +72,7 @@ IdRef own_id(std::string_view text) {
 
 }  // namespace
 
-struct SpanStore::Impl {
+struct SpanStore::Impl : private TraceMemory {
   explicit Impl(const TraceStoreOptions& store_options) : options(store_options) {}
   ~Impl() {
     for (KeptTrace* trace = open_.front; trace != nullptr; trace = trace->next) free_index(*trace);
@@ -93,6 +80,7 @@ struct SpanStore::Impl {
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
+  using TraceMemory::bytes;
 
   const TraceStoreOptions options;
   TraceStoreStats stats;
@@ -106,7 +94,7 @@ struct SpanStore::Impl {
   Chain<KeptTrace, &KeptTrace::previous, &KeptTrace::next> open_, completed_;
   Chain<KeptTrace, &KeptTrace::settles_before, &KeptTrace::settles_after> settling_;
 
-  void apply(Event event, std::uint32_t service) {
+  void apply(Event& event, std::uint32_t service) {
     ++stats.events;
     if (event.type != EventType::span_start && event.type != EventType::span_end) return;
     limit(event);
@@ -201,7 +189,9 @@ struct SpanStore::Impl {
 
   void advance(TimePoint to) {
     now = std::max(now, to);
-    if (now < due_) return;
+    if (now >= due_) do_what_is_due();
+  }
+  [[gnu::noinline]] void do_what_is_due() {
     while (settling_.front != nullptr && settling_.front->last + options.settle <= now) complete(*settling_.front);
     while (pending_.front != nullptr && pending_.front->arrived + options.trace_ttl <= now) give_up(*pending_.front);
     while (open_.front != nullptr && open_.front->first + options.trace_ttl <= now) complete(*open_.front);
@@ -225,9 +215,6 @@ struct SpanStore::Impl {
     while (open_.front != nullptr) complete(*open_.front);
     enforce_bounds();
   }
-
-  /// What traces and spans take: their chunks and tables.
-  std::size_t bytes() const noexcept { return arena_.used() * ChunkArena::cost + traces_.bytes() + halves_.bytes() + index_bytes_; }
 
   Trace snapshot(const KeptTrace& trace, Forest* forest_out = nullptr) const {
     Trace result;
@@ -279,42 +266,7 @@ struct SpanStore::Impl {
   }
 
  private:
-  // ── Ids ──
-
-  std::uint64_t hash_of(const IdRef& id) const noexcept {
-    if (id.form == IdRef::Form::text) return seeded_hash(id.text, seed_);
-    std::uint64_t state = id.value ^ seed_;
-    return split_mix(state);
-  }
-  std::uint64_t hash_of(const TraceRef& id) const noexcept { return hash_of_trace(id.high, id.low); }
-  std::uint64_t hash_of_trace(std::uint64_t high, std::uint64_t low) const noexcept {
-    std::uint64_t state = high ^ seed_;
-    state = split_mix(state) ^ low;
-    return split_mix(state);
-  }
-  static std::uint64_t in_trace(const KeptTrace& trace, std::uint64_t hash) noexcept {
-    std::uint64_t state = reinterpret_cast<std::uintptr_t>(&trace) ^ hash;
-    return split_mix(state);
-  }
-  TraceRef ref(std::string_view id) const noexcept {
-    TraceRef result;
-    if (id.size() == 32 && parse_hex(id.data(), result.high) && parse_hex(id.data() + 16, result.low)) return result;
-    result.form = TraceIdForm::hex16;
-    result.high = 0;
-    if (id.size() == 16 && parse_hex(id.data(), result.low)) return result;
-    return {seeded_hash(id, seed_), seeded_hash(id, ~seed_), TraceIdForm::text, id};
-  }
-  bool is(const KeptTrace& trace, const TraceRef& id) const {
-    return trace.id_low == id.low && trace.id_high == id.high && trace.form == id.form &&
-           (id.form != TraceIdForm::text || id_of(trace) == id.text);
-  }
-  std::string id_of(const KeptTrace& trace) const {
-    if (trace.form == TraceIdForm::hex32) return TraceId{trace.id_high, trace.id_low}.hex();
-    if (trace.form == TraceIdForm::hex16) return SpanId{trace.id_low}.hex();
-    std::string text(trace.extra->id_bytes, '\0');
-    ChainReader(chunk_at(trace.extra), sizeof(Extra)).copy(text.data(), text.size());
-    return text;
-  }
+  using TraceMemory::id_of;
   std::string_view text_of(const TextRef& text) const noexcept { return text.interned ? texts.text(text.id) : text.text; }
 
   // ── Bounds of a span ──
@@ -431,54 +383,22 @@ struct SpanStore::Impl {
 
   // ── Traces ──
 
-  KeptTrace* find_trace(const TraceRef& id) {
-    if (last_ != nullptr && is(*last_, id)) return last_;
-    return traces_.find(hash_of(id), [&](const KeptTrace& trace) { return is(trace, id); });
-  }
   KeptTrace& trace_of(const TraceRef& id, std::uint32_t service, Timestamp time) {
-    if (KeptTrace* const known = find_trace(id)) return *(last_ = known);
-    traces_.reserve_one();
-    Chunk* const chunk = arena_.take();
-    auto& trace = *::new (chunk->bytes) KeptTrace;
-    trace.id_high = id.high;
-    trace.id_low = id.low;
-    trace.form = id.form;
+    return is_last(id) ? last() : other_trace_of(id, service, time);
+  }
+  [[gnu::noinline]] KeptTrace& other_trace_of(const TraceRef& id, std::uint32_t service, Timestamp time) {
+    if (KeptTrace* const known = find_trace(id)) return *known;
+    KeptTrace& trace = make(id);
     trace.service = service;
     trace.first = now;
     trace.latest = trace.base = time;
-    if (id.form == TraceIdForm::text) {
-      try {
-        keep_text(trace, id.text);
-      } catch (const std::bad_alloc&) {
-        arena_.give_chain(chunk);
-        throw;
-      }
-    }
-    traces_.insert(hash_of(id), &trace);
     open_.push_back(trace);
     be_due(now + options.trace_ttl);
-    return *(last_ = &trace);
-  }
-  void keep_text(KeptTrace& trace, std::string_view text) {
-    Extra& extra = extra_of(trace);
-    extra.id_bytes = static_cast<std::uint32_t>(text.size());
-    trace.chunks += write_behind(&extra, sizeof(Extra), {reinterpret_cast<const std::byte*>(text.data()), text.size()});
-  }
-  Extra& extra_of(KeptTrace& trace) {
-    if (trace.extra == nullptr) {
-      trace.extra = ::new (arena_.take()->bytes) Extra;
-      ++trace.chunks;
-    }
-    return *trace.extra;
+    return trace;
   }
   static std::uint32_t published(const KeptTrace& trace) noexcept {
     return trace.stored + (trace.extra != nullptr ? trace.extra->unfinished : 0);
   }
-  static std::uint32_t halves_of(const KeptTrace& trace) noexcept { return trace.extra != nullptr ? trace.extra->halves : 0; }
-  static std::size_t index_bytes(const KeptTrace& trace) noexcept {
-    return trace.extra != nullptr && trace.extra->index != nullptr ? (trace.extra->index_mask + std::size_t{1}) * sizeof(std::uint64_t) : 0;
-  }
-  static std::size_t bytes_of(const KeptTrace& trace) noexcept { return trace.chunks * ChunkArena::cost + index_bytes(trace); }
   void touch(KeptTrace& trace, Timestamp time) noexcept {
     trace.latest = std::max(trace.latest, time);
     if (!trace.completed) trace.last = now;
@@ -487,15 +407,19 @@ struct SpanStore::Impl {
 
   /// Puts the trace last among those that wait for quiet, if it does.
   void update_settling(KeptTrace& trace) noexcept {
-    if (trace.settling && settling_.back == &trace && (trace.extra == nullptr || trace.extra->open_roots == 0)) return;
+    const bool settles = trace.root_ended && !trace.completed && (trace.extra == nullptr || trace.extra->open_roots == 0);
+    if (settles == trace.settling && (!settles || settling_.back == &trace)) return;
     stop_settling(trace);
-    trace.settling = !trace.completed && trace.root_ended && (trace.extra == nullptr || trace.extra->open_roots == 0);
-    if (!trace.settling) return;
+    trace.settling = settles;
+    if (!settles) return;
     settling_.push_back(trace);
     be_due(now + options.settle);
   }
   void stop_settling(KeptTrace& trace) noexcept {
     if (!trace.settling) return;
+    if (const KeptTrace* const next = trace.settles_after; &trace == settling_.front && next != nullptr) {
+      ChunkArena::prefetch(next->settles_after);  // it comes after the next, which was fetched so
+    }
     trace.settling = false;
     settling_.erase(trace);
   }
@@ -534,10 +458,17 @@ struct SpanStore::Impl {
   /// Hands on what the trace still has, and forgets it.
   void evict(KeptTrace& trace) {
     ++stats.evicted_traces;
+    if (const KeptTrace* const next = trace.next; next != nullptr) {  // traces leave in order, and their memory is cold
+      ChunkArena::prefetch(next->next);
+      prefetch_free(*next);
+    }
     give_up_pending(trace);
     erase(trace);
   }
   void enforce_bounds() {
+    if (pending_.size > options.max_pending || completed_.size > options.max_traces || bytes() > options.max_bytes) reduce();
+  }
+  [[gnu::noinline]] void reduce() {
     while (pending_.size > options.max_pending) {
       ++stats.given_up_early;
       give_up(*pending_.front);
@@ -568,98 +499,39 @@ struct SpanStore::Impl {
   void erase(KeptTrace& trace) noexcept {
     stop_settling(trace);
     (trace.completed ? completed_ : open_).erase(trace);
-    traces_.erase(hash_of_trace(trace.id_high, trace.id_low), &trace);
-    if (last_ == &trace) last_ = nullptr;
     if (recent_.trace == &trace) recent_ = {};
-    if (trace.extra != nullptr) {
-      while (trace.extra->first != nullptr) arena_.give_chain(chunk_at(detach(*trace.extra->first)));
-      free_index(trace);
-      arena_.give_chain(chunk_at(trace.extra));
-    }
-    arena_.give_chain(trace.head);
-    arena_.give_chain(chunk_at(&trace));
+    while (halves_of(trace) > 0) forget(*trace.extra->first);
+    free(trace);
   }
 
   // ── Halves ──
 
-  Half* find_half(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
-    if (halves_of(trace) == 0) return nullptr;
-    return halves_.find(in_trace(trace, hash), [&](const Half& half) {
-      if (half.trace != &trace || half.hash != hash) return false;
-      ChainReader at(chunk_at(&half), sizeof(Half));
-      at.varint();
-      return has_id(at, id);
-    });
-  }
-  /// Writes bytes behind an object that is alone in its chunk; returns how many chunks that took.
-  std::uint32_t write_behind(void* object, std::size_t size, std::span<const std::byte> bytes) {
-    Chunk* chunk = chunk_at(object);
-    std::uint32_t taken = 0;
-    for (std::size_t used = size; !bytes.empty();) {
-      if (used == ChunkArena::chunk_bytes) {
-        Chunk* const more = arena_.take();
-        ChunkArena::set_next(chunk, more);
-        chunk = more;
-        used = 0;
-        ++taken;
-      }
-      const std::size_t part = std::min(bytes.size(), ChunkArena::chunk_bytes - used);
-      std::memcpy(chunk->bytes + used, bytes.data(), part);
-      bytes = bytes.subspan(part);
-      used += part;
-    }
-    return taken;
-  }
   void add_pending(KeptTrace& trace, std::uint64_t hash, const SpanParts& parts, State state) {
-    Extra& extra = extra_of(trace);
-    halves_.reserve_one();
     RecordContext context;
-    const std::span<const std::byte> record = writer_.write(parts, context);
-    Chunk* const chunk = arena_.take();
-    auto& half = *::new (chunk->bytes) Half;
-    try {
-      half.chunks = 1 + write_behind(&half, sizeof(Half), record);
-    } catch (const std::bad_alloc&) {
-      arena_.give_chain(chunk);
-      throw;
-    }
-    half.trace = &trace;
-    half.hash = hash;
+    Half& half = add_half(trace, hash, writer_.write(parts, context));
     half.arrived = now;
     half.state = state;
     half.root = state == State::started && parts.parent.form == IdRef::Form::none;
-    half.previous = extra.last;
-    (extra.last != nullptr ? extra.last->next : extra.first) = &half;
-    extra.last = &half;
-    ++extra.halves;
-    if (half.root) ++extra.open_roots;
-    trace.chunks += half.chunks;
-    halves_.insert(in_trace(trace, hash), &half);
+    if (half.root) ++trace.extra->open_roots;
     pending_.push_back(half);
     be_due(now + options.trace_ttl);
   }
   /// Takes it out of every order; whoever calls gives its chunks back.
   Half* detach(Half& half) noexcept {
-    KeptTrace& trace = *half.trace;
-    Extra& extra = *trace.extra;
-    (half.previous != nullptr ? half.previous->next : extra.first) = half.next;
-    (half.next != nullptr ? half.next->previous : extra.last) = half.previous;
-    --extra.halves;
-    trace.chunks -= half.chunks;
-    halves_.erase(in_trace(trace, half.hash), &half);
     if (half.pending()) {
       pending_.erase(half);
-      if (half.root) --extra.open_roots;
+      if (half.root) --half.trace->extra->open_roots;
     } else {
-      --extra.unfinished;
+      --half.trace->extra->unfinished;
     }
+    unlink(half);
     return &half;
   }
   /// A half that was detached, and is given back at the end of a scope.
   class Detached {
    public:
     Detached(Impl& impl, Half& half) : impl_(impl), half_(impl.detach(half)) {}
-    ~Detached() { impl_.arena_.give_chain(chunk_at(half_)); }
+    ~Detached() { impl_.give(half_); }
     Detached(const Detached&) = delete;
     Detached& operator=(const Detached&) = delete;
 
@@ -667,23 +539,6 @@ struct SpanStore::Impl {
     Impl& impl_;
     Half* half_;
   };
-  static void read_half(const Half& half, SpanParts& parts, std::vector<std::byte>& scratch) {
-    ChainReader at(chunk_at(&half), sizeof(Half));
-    const std::size_t size = at.varint();
-    RecordContext context;
-    read_record(at.view(size, scratch), context, parts);
-  }
-  template <class F>
-  static void for_each_half(const KeptTrace& trace, F each) {
-    if (trace.extra == nullptr) return;
-    SpanParts parts;
-    std::vector<std::byte> scratch;
-    for (const Half* half = trace.extra->first; half != nullptr; half = half->next) {
-      read_half(*half, parts, scratch);
-      each(*half, std::as_const(parts));
-    }
-  }
-
   void apply_start(KeptTrace& trace, bool known, Half* half, std::uint64_t hash, SpanParts& start) {
     if (known && (half == nullptr || half->state != State::ended)) {
       ++stats.duplicates;
@@ -761,7 +616,7 @@ struct SpanStore::Impl {
     }
     update_settling(trace);
   }
-  void forget(Half& half) noexcept { arena_.give_chain(chunk_at(detach(half))); }
+  void forget(Half& half) noexcept { give(detach(half)); }
   void give_up_pending(KeptTrace& trace) {
     if (halves_of(trace) == 0) return;
     std::vector<Half*> waiting;
@@ -795,15 +650,15 @@ struct SpanStore::Impl {
     } else {
       store(trace, hash, id_of(span), parent_of(span), record);
     }
-    if (on_span && is_wanted(span_wanted)) {
-      const std::string trace_id = id_of(trace);
-      SpanParts parts;
-      RecordContext context = before;
-      const std::byte* body = record.data();
-      while ((static_cast<unsigned>(*body++) & 0x80) != 0) {}
-      read_record(body, context, parts);
-      hand_on(trace_id, to_span(parts, trace_id));
-    }
+    if (on_span) hand_on_record(trace, record.data(), before);
+  }
+  [[gnu::noinline]] void hand_on_record(const KeptTrace& trace, const std::byte* record, RecordContext before) {
+    if (!is_wanted(span_wanted)) return;
+    while ((static_cast<unsigned>(*record++) & 0x80) != 0) {}  // its size
+    const std::string trace_id = id_of(trace);
+    SpanParts parts;
+    read_record(record, before, parts);
+    hand_on(trace_id, to_span(parts, trace_id));
   }
   void append(KeptTrace& trace, std::uint64_t hash, const SpanParts& span) {
     store(trace, hash, span.id, span.parent, writer_.write(span, recent_of(trace).context));
@@ -826,122 +681,7 @@ struct SpanStore::Impl {
 
   void store(KeptTrace& trace, std::uint64_t hash, const IdRef& id, const IdRef& parent, std::span<const std::byte> record) {
     if (trace.tidy) relate(trace, id, parent);
-    make_room(trace, record.size());
-    const Chunk* const chunk = trace.tail;
-    const std::size_t offset = trace.tail_used;
-    for (std::size_t room = ChunkArena::chunk_bytes - trace.tail_used; record.size() > room; room = ChunkArena::chunk_bytes) {
-      std::memcpy(trace.tail->bytes + trace.tail_used, record.data(), room);
-      record = record.subspan(room);
-      trace.tail = ChunkArena::next(trace.tail);
-      trace.tail_used = 0;
-    }
-    std::memcpy(trace.tail->bytes + trace.tail_used, record.data(), record.size());
-    trace.tail_used = static_cast<std::uint8_t>(trace.tail_used + record.size());
-    trace.seen |= bit_of(hash);
-    ++trace.stored;
-    if (trace.stored >= indexed_from) add_to_index(trace, hash, chunk, offset);
-  }
-  static std::size_t chunks_to_add(const KeptTrace& trace, std::size_t bytes) noexcept {
-    const std::size_t room = trace.head == nullptr ? 0 : ChunkArena::chunk_bytes - trace.tail_used;
-    return bytes <= room ? 0 : chunks_for(bytes - room);
-  }
-  /// All chunks at once, so that a record is there whole or not at all.
-  void make_room(KeptTrace& trace, std::size_t bytes) {
-    const std::size_t count = chunks_to_add(trace, bytes);
-    if (count == 0) return;
-    Chunk* const first = arena_.take();
-    try {
-      Chunk* last = first;
-      for (std::size_t i = 1; i < count; ++i) {
-        Chunk* const next = arena_.take();
-        ChunkArena::set_next(last, next);
-        last = next;
-      }
-    } catch (const std::bad_alloc&) {
-      arena_.give_chain(first);
-      throw;
-    }
-    if (trace.head == nullptr) {
-      trace.head = trace.tail = first;
-    } else {
-      ChunkArena::set_next(trace.tail, first);
-    }
-    trace.chunks += static_cast<std::uint32_t>(count);
-  }
-  static std::uint64_t bit_of(std::uint64_t hash) noexcept { return std::uint64_t{1} << (hash >> 58); }
-
-  bool contains(const KeptTrace& trace, const IdRef& id, std::uint64_t hash) const {
-    if ((trace.seen & bit_of(hash)) == 0) return false;
-    if (trace.extra != nullptr && trace.extra->index != nullptr) return index_has(*trace.extra, id, hash);
-    ChainReader at(trace.head, 0);
-    for (std::uint32_t left = trace.stored; left > 0; --left) {
-      const std::size_t size = at.varint();
-      ChainReader record = at;
-      if (has_id(record, id)) return true;
-      at.skip(size);
-    }
-    return false;
-  }
-
-  // The place of a record: its chunk, the offset in the seven bits that are zero in a chunk's address, and 16 bits of the hash.
-  static constexpr std::uint64_t place_mask = (std::uint64_t{1} << 48) - 1;
-  static std::uint64_t place_of(std::uint64_t hash, const Chunk* chunk, std::size_t offset) noexcept {
-    return reinterpret_cast<std::uintptr_t>(chunk) | offset % ChunkArena::chunk_bytes | (hash & ~place_mask);
-  }
-  static bool index_has(const Extra& extra, const IdRef& id, std::uint64_t hash) {
-    for (std::size_t i = hash & extra.index_mask; extra.index[i] != 0; i = (i + 1) & extra.index_mask) {
-      if (((extra.index[i] ^ hash) & ~place_mask) != 0) continue;
-      const std::uint64_t place = extra.index[i] & place_mask;
-      ChainReader at(reinterpret_cast<const Chunk*>(place & ~std::uint64_t{ChunkArena::chunk_bytes - 1}), place % ChunkArena::chunk_bytes);
-      at.varint();
-      if (has_id(at, id)) return true;
-    }
-    return false;
-  }
-  static void put_place(Extra& extra, std::uint64_t place, std::uint64_t hash) noexcept {
-    std::size_t i = hash & extra.index_mask;
-    while (extra.index[i] != 0) i = (i + 1) & extra.index_mask;
-    extra.index[i] = place;
-  }
-  void add_to_index(KeptTrace& trace, std::uint64_t hash, const Chunk* chunk, std::size_t offset) {
-    Extra& extra = extra_of(trace);
-    if (extra.index == nullptr || trace.stored * std::uint64_t{4} > (extra.index_mask + std::uint64_t{1}) * 3) {
-      build_index(trace);
-      return;
-    }
-    if (offset == ChunkArena::chunk_bytes) chunk = ChunkArena::next(chunk), offset = 0;
-    put_place(extra, place_of(hash, chunk, offset), hash);
-  }
-  /// Of all that is stored.
-  void build_index(KeptTrace& trace) {
-    Extra& extra = *trace.extra;
-    std::size_t capacity = 2 * indexed_from;
-    while (capacity * 3 < trace.stored * std::size_t{4} * 2) capacity *= 2;
-    free_index(trace);
-    extra.index = new std::uint64_t[capacity]();
-    extra.index_mask = static_cast<std::uint32_t>(capacity - 1);
-    index_bytes_ += index_bytes(trace);
-    for_each_record(trace, [&](const std::byte* record, const Chunk* chunk, std::size_t offset) {
-      const std::uint64_t hash = hash_of(detail::id_of(record));
-      put_place(extra, place_of(hash, chunk, offset), hash);
-    });
-  }
-  void free_index(KeptTrace& trace) noexcept {
-    if (trace.extra == nullptr || trace.extra->index == nullptr) return;
-    index_bytes_ -= index_bytes(trace);
-    delete[] std::exchange(trace.extra->index, nullptr);
-  }
-
-  template <class F>
-  static void for_each_record(const KeptTrace& trace, F each) {
-    ChainReader at(trace.head, 0);
-    std::vector<std::byte> scratch;
-    for (std::uint32_t left = trace.stored; left > 0; --left) {
-      at.settle();
-      const Chunk* const chunk = at.chunk();
-      const std::size_t offset = at.offset(), size = at.varint();
-      each(at.view(size, scratch), chunk, offset);
-    }
+    add_record(trace, hash, record);
   }
 
   // ── Trees ──
@@ -970,12 +710,14 @@ struct SpanStore::Impl {
     if (id.form != IdRef::Form::hex || parent.form == IdRef::Form::text || trace.stored >= tidy_at_most) {
       trace.tidy = false;
     } else {
-      std::uint64_t* const own = std::find(recent_.awaited, end, id.value);
+      std::uint64_t* own = recent_.awaited;
+      while (own != end && *own != id.value) ++own;
       const bool waited = own != end;
       if (waited) *own = recent_.awaited[--recent_.count];
       if (parent.form == IdRef::Form::none) return;
-      std::uint64_t* const last = recent_.awaited + recent_.count;
-      if (std::find(recent_.awaited, last, parent.value) != last) return;
+      for (unsigned i = 0; i < recent_.count; ++i) {
+        if (recent_.awaited[i] == parent.value) return;
+      }
       if (contains(trace, parent, hash_of(parent))) {
         trace.tidy = !waited;
       } else if (recent_.count < std::size(recent_.awaited)) {
@@ -1001,7 +743,7 @@ struct SpanStore::Impl {
     };
     SpanParts parts;
     RecordContext context{trace.base, 0, false};
-    for_each_record(trace, [&](const std::byte* record, const Chunk*, std::size_t) {
+    for_each_record(trace, [&](const std::byte* record, const ChunkArena::Chunk*, std::size_t) {
       read_record(record, context, parts);
       add(parts);
     });
@@ -1039,7 +781,7 @@ struct SpanStore::Impl {
     spans.reserve(trace.stored + halves_of(trace));
     SpanParts parts;
     RecordContext context{trace.base, 0, false};
-    for_each_record(trace, [&](const std::byte* record, const Chunk*, std::size_t) {
+    for_each_record(trace, [&](const std::byte* record, const ChunkArena::Chunk*, std::size_t) {
       read_record(record, context, parts);
       spans.push_back(to_span(parts, trace_id));
     });
@@ -1068,13 +810,7 @@ struct SpanStore::Impl {
     std::reverse(out.begin() + first, out.end());
   }
 
-  const std::uint64_t seed_ = random_seed();
-  ChunkArena arena_;
-  HashSlots<KeptTrace> traces_;
-  HashSlots<Half> halves_;
-  std::size_t index_bytes_ = 0;
   TimePoint due_ = TimePoint::max();  // nothing is due before
-  KeptTrace* last_ = nullptr;         // the trace that was asked for last
   Recent recent_;
   RecordWriter writer_;
   SpanParts parts_, half_parts_;
@@ -1123,7 +859,7 @@ void SpanStore::apply_unfinished(const PackedSpan& span, std::uint32_t service, 
 
 void SpanStore::apply(Event event, std::string_view service, TimePoint now) {
   impl_->advance(now);
-  impl_->apply(std::move(event), impl_->services.intern(service));
+  impl_->apply(event, impl_->services.intern(service));
 }
 
 void SpanStore::advance(TimePoint now) { impl_->advance(now); }

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <deque>
@@ -114,6 +115,7 @@ struct ViewServer::Impl {
   std::condition_variable serve_ended;
   // Guarded by mutex; the list itself and the clients' own fields are changed by the serving thread alone.
   std::list<Client> clients;
+  std::atomic<std::size_t> connected{0};  // clients.size(), for who asks before every span
   ViewServerStats counters;
   bool wake_sent = false;  // since the serving thread last looked at the queues
   bool serving = false;
@@ -339,6 +341,7 @@ struct ViewServer::Impl {
       }
       ++counters.clients;
       clients.splice(clients.end(), made);
+      connected.store(clients.size());
     }
   }
 
@@ -350,6 +353,7 @@ struct ViewServer::Impl {
     }
     const auto next = std::next(client);
     gone.splice(gone.end(), clients, client);
+    connected.store(clients.size());
     return next;
   }
 
@@ -524,10 +528,7 @@ void ViewServer::close() {
   }
 }
 
-std::size_t ViewServer::conn_count() const {
-  std::lock_guard lock(impl_->mutex);
-  return impl_->clients.size();
-}
+std::size_t ViewServer::conn_count() const { return impl_->connected.load(); }
 
 ViewServerStats ViewServer::stats() const {
   std::lock_guard lock(impl_->mutex);

@@ -1,5 +1,9 @@
 // Processes that end by exit() with tracers still alive: what they emitted must arrive.
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
@@ -7,9 +11,11 @@
 
 #include "nlohmann/json.hpp"
 #include "support/catch.hpp"
+#include "support/eventually.hpp"
 #include "support/process.hpp"
 #include "support/scratch_dir.hpp"
 #include "support/test_collector.hpp"
+#include "weir/collect/collector.hpp"
 #include "weir/trace/event.hpp"
 
 using weir::testing::Process;
@@ -123,4 +129,44 @@ TEST_CASE("exit without a collector does not wait") {
   const auto begin = std::chrono::steady_clock::now();
   CHECK(Process({WEIR_EXIT_PROGRAM, "below main", dir / "s"}).wait() == 0);
   CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds{15});  // its stop_timeout is 20 s
+}
+
+TEST_CASE("however a process ends, its collector finds what it wrote in their memory") {
+  struct Way {
+    std::string name;
+    std::size_t last;  // spans that end after the way out has begun
+    int code = 0;
+  };
+  const auto way = GENERATE(Way{"atexit", 2}, Way{"thread_local", 3}, Way{"static destructor", 2}, Way{"pthread_exit", 2},
+                            Way{"quick_exit", 0}, Way{"_exit", 0}, Way{"exec", 0}, Way{"abort", 0, 1000 + SIGABRT},
+                            Way{"segmentation fault", 0, 1000 + SIGSEGV}, Way{"detached", 0}, Way{"quick_exit detached", 0});
+  INFO(way.name);
+  ScratchDir dir;
+  weir::Collector collector{dir / "s"};
+  std::map<std::string, std::size_t> names;
+  std::mutex mutex;
+  collector.on_span_complete([&](std::string_view, const weir::Span& span) {
+    std::lock_guard lock(mutex);
+    ++names[span.name];
+  });
+  REQUIRE(collector.listen());
+  weir::StopSource stop;
+  std::thread serving([&] { (void)collector.serve(stop.token()); });
+  // What a sanitizer finds after main is over changes no exit code that counts: it goes to a file.
+  const std::string log = dir / "sanitizer";
+  Process program({WEIR_EXIT_PROGRAM, way.name, dir / "s", "native"},
+                  {{"ASAN_OPTIONS", "detect_leaks=0:handle_abort=0:handle_segv=0:log_path=" + log},
+                   {"TSAN_OPTIONS", "handle_abort=0:handle_segv=0:log_path=" + log}});
+  CHECK(program.wait() == way.code);
+  CHECK(program.err() == "");
+  CHECK(weir::testing::eventually([&] { return collector.stats().connections == 1 && collector.stats().open_connections == 0; }));
+  stop.request_stop();
+  serving.join();
+  CHECK(names["first"] == 1);
+  CHECK(names["x"] + names["last"] == 3 + way.last);
+  CHECK(collector.stats().broken_rings + collector.stats().rejected_records == 0);
+  for (const auto& entry : std::filesystem::directory_iterator(dir.path())) {
+    INFO(entry.path());
+    CHECK(entry.path().string().find("sanitizer") == std::string::npos);
+  }
 }

@@ -36,8 +36,11 @@ struct TraceStoreOptions {
   /// A trace that does not settle is completed this long after its first event; a span whose other half does not come is
   /// given up after as long. Larger: slower operations are seen whole, at the cost of memory.
   std::chrono::milliseconds trace_ttl{60'000};
-  std::size_t max_traces = 10'000;              ///< completed traces kept; the oldest leave first
-  std::size_t max_bytes = 256u << 20;           ///< everything kept; the oldest completed traces leave first, then the oldest open ones
+  std::size_t max_traces = 10'000;  ///< completed traces kept; the oldest leave first
+  /// Everything kept, in bytes of memory: traces, spans, halves, and their tables. Not in it: names and keys of native spans and names of
+  /// services (at most 36 MiB), and memory that traces have left, never more than there was at the peak. The oldest completed traces
+  /// leave first, then the oldest open ones. A native span with three short attributes takes about 90.
+  std::size_t max_bytes = 256u << 20;
   std::size_t max_trace_bytes = 64u << 20;      ///< one trace; its further spans are handed on but not kept
   std::size_t max_pending = 1'000'000;          ///< spans whose other half has not come; beyond it the oldest are given up
   std::chrono::minutes max_age{60};             ///< completed traces older than this leave
@@ -47,7 +50,7 @@ struct TraceStoreOptions {
 
 /// Counted since the store was made.
 struct TraceStoreStats {
-  std::uint64_t events = 0;
+  std::uint64_t events = 0;                               ///< a native span is two, or one if a half of it is known
   std::uint64_t spans = 0;                                ///< handed to on_span_complete, unfinished ones included
   std::uint64_t traces = 0;                               ///< handed to on_trace_complete
   std::uint64_t duplicates = 0;                           ///< a second start or a second end of one span; the first wins
