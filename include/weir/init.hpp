@@ -27,6 +27,7 @@
 #include "weir/telemetry/instance_id.hpp"
 #include "weir/telemetry/telemetry.hpp"
 #include "weir/trace/default_tracer.hpp"
+#include "weir/trace/sampler.hpp"
 #include "weir/trace/sender.hpp"
 #include "weir/trace/socket_sender.hpp"
 
@@ -43,6 +44,7 @@ struct InitOptions {
   std::shared_ptr<Sender>
       sender{};  ///< takes the spans instead of a SocketSender, as an InMemorySender in tests. One that no tracer has had
 
+  std::optional<Sampler> sampler{};  ///< nothing: OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG, else Sampler's default
   /// Per span. Nothing: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, else OTEL_ATTRIBUTE_COUNT_LIMIT, else TracerOptions' default.
   std::optional<std::size_t> max_attributes{};
   /// Per string. Nothing: OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, else OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, else TracerOptions' default.

@@ -106,6 +106,16 @@ Environment read_environment(Logger& logger) {
     }
   }
   if (const std::string_view value = variable("OTEL_SERVICE_NAME"); !value.empty()) environment.service = value;
+  if (const std::string_view name = variable("OTEL_TRACES_SAMPLER"); !name.empty()) {
+    const std::string_view argument = variable("OTEL_TRACES_SAMPLER_ARG");
+    auto without_argument = Sampler::parse(name);
+    auto sampler = Sampler::parse(name, argument);
+    if (!without_argument)
+      complain(logger, "OTEL_TRACES_SAMPLER", name, without_argument.error().message);
+    else if (!sampler)
+      complain(logger, "OTEL_TRACES_SAMPLER_ARG", argument, sampler.error().message);
+    if (without_argument) environment.sampler = sampler ? *std::move(sampler) : *std::move(without_argument);
+  }
   environment.max_attributes = limit({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, logger, most_attributes);
   environment.max_attribute_bytes = limit({"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"}, logger);
   return environment;

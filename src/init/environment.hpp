@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "weir/core/logger.hpp"
+#include "weir/trace/sampler.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -17,6 +18,7 @@ struct Environment {
   bool disabled = false;  // then nothing else was read
   std::string service;
   std::vector<std::pair<std::string, std::string>> attributes;  // without service.name; each key once
+  std::optional<Sampler> sampler;
   std::optional<std::size_t> max_attributes, max_attribute_bytes;
 };
 

@@ -64,6 +64,8 @@ void Session::State::begin(InitOptions options, const detail::Environment& envir
     if (std::none_of(said.begin(), said.end(), [&](const auto& each) { return each.first == attribute.first; }))
       tracing_options.resource_attributes.push_back(attribute);
   }
+  if (options.sampler || environment.sampler)
+    tracing_options.sampler = options.sampler ? *std::move(options.sampler) : *environment.sampler;
   const auto choose = [](std::size_t& value, const std::optional<std::size_t>& in_code, const std::optional<std::size_t>& around) {
     value = in_code ? *in_code : around.value_or(value);
   };

@@ -9,6 +9,7 @@
 #include "support/process.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/collect/collector.hpp"
+#include "weir/trace/sampler.hpp"
 
 using namespace weir;
 using nlohmann::json;
@@ -26,9 +27,10 @@ struct Found {
 /// Of all that init reads, only `variables` are set, empty ones too.
 Found init_with(const Variables& variables, const std::vector<std::string>& arguments = {}) {
   std::vector<std::string> command{"/usr/bin/env"};
-  for (const char* const name : {"WEIR_DISABLED", "WEIR_SOCKET", "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
-                                 "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-                                 "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"})
+  for (const char* const name :
+       {"WEIR_DISABLED", "WEIR_SOCKET", "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER",
+        "OTEL_TRACES_SAMPLER_ARG", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"})
     command.insert(command.end(), {"-u", name});
   for (const auto& [name, value] : variables) command.push_back(name + "=" + value);
   command.push_back(WEIR_INIT_PROGRAM);
@@ -49,6 +51,7 @@ TEST_CASE("without a word from the environment, everything is wired") {
                            {"attributes", json::object()},
                            {"telemetry", true},
                            {"root", true},
+                           {"sampler", Sampler().to_string()},
                            {"threads", 0},
                            {"count", 10},
                            {"bytes", 100}});
@@ -62,7 +65,8 @@ TEST_CASE("when weir is disabled there is no thread, no socket, no root and no t
   StopSource stop;
   std::thread serving([&] { (void)collector.serve(stop.token()); });
   const json nothing{{"session", false},   {"service", ""}, {"attributes", json::object()},
-                     {"telemetry", false}, {"root", false}, {"threads", 0}};
+                     {"telemetry", false}, {"root", false}, {"sampler", Sampler().to_string()},
+                     {"threads", 0}};
   const std::vector<std::pair<std::string, std::string>> words{{"WEIR_DISABLED", "1"},
                                                                {"WEIR_DISABLED", "true"},
                                                                {"WEIR_DISABLED", "TRUE"},
@@ -120,6 +124,22 @@ TEST_CASE("resource attributes are decoded, and those of the code count more") {
     CHECK(found.what.at("service") == "n");
     CHECK(found.log.find(std::string("weir: warning: OTEL_RESOURCE_ATTRIBUTES=") + wrong + " is ignored") == 0);
   }
+}
+
+TEST_CASE("the sampler is the code's, else that of the environment, and what makes no sense there leaves the default") {
+  const auto sampler = [](const char* name, const char* argument, const std::vector<std::string>& arguments = {}) {
+    return init_with({{"OTEL_TRACES_SAMPLER", name}, {"OTEL_TRACES_SAMPLER_ARG", argument}}, arguments);
+  };
+  const json by_default = Sampler().to_string();
+  CHECK(sampler("", "0.1").what.at("sampler") == by_default);
+  CHECK(sampler("always_off", "").what.at("sampler") == Sampler::never().to_string());
+  CHECK(sampler("parentbased_traceidratio", "0.25").what.at("sampler") == Sampler::parent_based(Sampler::ratio(0.25)).to_string());
+  CHECK(sampler("always_off", "", {"code"}).what.at("sampler") == Sampler::ratio(0.5).to_string());
+  const Found unknown = sampler("sometimes", "0.1"), wrong = sampler("traceidratio", "2");
+  CHECK(unknown.what.at("sampler") == by_default);
+  CHECK(unknown.log.find("weir: warning: OTEL_TRACES_SAMPLER=sometimes is ignored: ") == 0);
+  CHECK(wrong.what.at("sampler") == Sampler::ratio(1).to_string());
+  CHECK(wrong.log.find("weir: warning: OTEL_TRACES_SAMPLER_ARG=2 is ignored: ") == 0);
 }
 
 TEST_CASE("limits are the code's, else those of spans, else the general ones") {

@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   if (code) {
     options.service = "code";
     options.attributes = {{"in", "code"}, {"more", "code"}};
+    options.sampler = weir::Sampler::ratio(0.5);
     options.max_attributes = 5;
     options.max_attribute_bytes = 50;
   }
@@ -72,7 +73,8 @@ int main(int argc, char** argv) {
   }
   nlohmann::json found{{"session", static_cast<bool>(session)},  {"service", telling->resource.service_name},
                        {"attributes", nlohmann::json::object()}, {"telemetry", weir::telemetry().instance_id().valid()},
-                       {"root", work.parent() != nullptr},       {"threads", threads() - threads_before}};
+                       {"root", work.parent() != nullptr},       {"sampler", weir::tracer().sampler().to_string()},
+                       {"threads", threads() - threads_before}};
   for (const auto& [key, value] : telling->resource.attributes) found["attributes"][key] = value;
   if (!sink.spans().empty()) {
     const weir::StringAttributes& attributes = sink.spans()[0].attrs;

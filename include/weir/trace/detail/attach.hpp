@@ -54,7 +54,7 @@ class Undisturbed {
 
 /// A living tracer, as the threads of the process find it.
 struct TracerEntry {
-  std::atomic<std::uint64_t> active_id{UINT64_MAX - 2};           // what each span reads first: `id`, Process::off_id or Process::stopped_id
+  std::atomic<std::uint64_t> active_id{UINT64_MAX - 2};  // what each span reads first: `id`, Process::off_id or Process::stopped_id
   std::atomic<std::uint64_t> sampling{Sampler::word_of_default};  // Sampler::word of `sampler`
   std::atomic<std::uint64_t> sampler_version{0};
   std::uint64_t id = 0;
