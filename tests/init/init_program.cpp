@@ -60,7 +60,7 @@ int main(int argc, char** argv) {
   if (code) {
     options.service = "code";
     options.attributes = {{"in", "code"}, {"more", "code"}};
-    options.sampler = weir::Sampler::ratio(0.5);
+    options.sampler = weir::Sampler::always();
     options.max_attributes = 5;
     options.max_attribute_bytes = 50;
   }
