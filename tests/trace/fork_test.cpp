@@ -166,11 +166,17 @@ TEST_CASE("a child that only lives keeps nothing of its parent's") {
   Setup setup(Wire::native);
   MarkedSpans::emit(*setup.tracer, 0);
   REQUIRE(setup.tracer->flush(60s).pending == 0);
+  int back[2];
+  REQUIRE(::pipe(back) == 0);
   const pid_t child = ::fork();
   if (child == 0) {
     weir::testing::become_a_child(120);
+    (void)!::write(back[1], "b", 1);
     for (;;) ::pause();
   }
+  char byte = 0;
+  REQUIRE(::read(back[0], &byte, 1) == 1);
+  for (const int fd : back) ::close(fd);
   Process listing({"/bin/ls", "-l", "/proc/" + std::to_string(child) + "/fd"});
   CHECK(listing.wait() == 0);
   CHECK(listing.out().find("memfd:weir") == std::string::npos);
