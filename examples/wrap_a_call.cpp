@@ -2,12 +2,10 @@
 //
 //   script/build release wrap_a_call && script/weir run -- build/release/examples/wrap_a_call
 
-#include <memory>
 #include <numeric>
 #include <vector>
-#include <weir/bridge/operations_to_spans.hpp>
+#include <weir/init.hpp>
 #include <weir/operation/wrap.hpp>
-#include <weir/trace/socket_sender.hpp>
 
 // 1. Describe the call: what goes in, what comes out. describe() is optional; it becomes the attributes.
 struct SumNumbers {
@@ -27,12 +25,9 @@ long sum(const std::vector<int>& numbers) {
       .sum;
 }
 
-// 3. Wire it, once: spans go to the collector, and every operation becomes a span.
+// 3. Wire it, once: every operation becomes a span, and spans go to the collector, at the latest when the session ends.
 int main() {
-  weir::Tracer tracer{weir::SocketSender{}, {.service_name = "adder"}};
-  weir::Root root;
-  root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
-  weir::RootScope installed{std::move(root)};
+  auto weir_session = weir::init({.service = "adder"});
 
   return sum(std::vector<int>(1000, 7)) == 7000 ? 0 : 1;
 }

@@ -23,6 +23,7 @@
 #include "weir/activity/span_tracker.hpp"
 #include "weir/bridge/operations_to_metrics.hpp"
 #include "weir/bridge/operations_to_spans.hpp"
+#include "weir/trace/default_tracer.hpp"
 #include "weir/trace/tracer.hpp"
 // how it leaves the service
 #include "weir/trace/in_memory_sender.hpp"
@@ -36,3 +37,5 @@
 #include "weir/view/tree_assembler.hpp"
 #include "weir/view/view_client.hpp"
 #include "weir/view/view_server.hpp"
+// all of it in one call
+#include "weir/init.hpp"

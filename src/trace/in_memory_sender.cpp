@@ -93,6 +93,25 @@ std::vector<Span> InMemorySender::spans() const {
   return impl_->live.spans;
 }
 
+std::vector<Span> InMemorySender::open_spans() const {
+  std::lock_guard lock(impl_->live.mutex);
+  std::vector<Span> spans;
+  if (!impl_->calibration) return spans;
+  impl_->calibration->update();
+  const std::uint64_t now = impl_->calibration->ticker().now();
+  for (const detail::ReaderRing* ring : impl_->live.rings.refresh()) {
+    for (const detail::OpenSpan& open : ring->ring->page().open) {
+      detail::SpanRecord record;
+      if (!detail::copy_open_span(open, record)) continue;
+      record.end = now;
+      Span span = to_span(detail::RecordView(reinterpret_cast<const std::byte*>(&record)), *impl_->calibration);
+      span.attrs.emplace(unfinished_attribute, "true");
+      spans.push_back(std::move(span));
+    }
+  }
+  return spans;
+}
+
 void InMemorySender::clear() {
   std::lock_guard lock(impl_->live.mutex);
   if (!impl_->live.stopped) impl_->drain();

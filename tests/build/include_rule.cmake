@@ -10,13 +10,15 @@ set(may_activity core operation telemetry trace)
 set(may_collect core telemetry trace)
 set(may_view core telemetry trace collect)
 set(may_bridge core operation activity telemetry trace collect view)  # nothing includes it
+set(may_testing core trace)  # weir/testing.hpp; nothing includes it
+set(may_init core operation telemetry trace bridge)  # weir/init.hpp, likewise
 # Only in src: text that several stages write is below all of them, what a Unix socket needs, and what an HTTP
 # server needs, is below the stages that use one, and the command is above all.
 set(may_text core)
 set(may_net core)
 set(may_http core)
 set(may_cli core operation activity telemetry trace collect view bridge net)
-set(may_use_text activity telemetry trace collect view bridge net http cli)
+set(may_use_text activity telemetry trace collect view bridge net http cli testing)
 set(may_use_net telemetry trace collect view http)
 set(may_use_http collect view)
 
@@ -25,7 +27,7 @@ foreach(root IN ITEMS include/weir src)
   file(GLOB_RECURSE files RELATIVE ${SOURCE_DIR}/${root} ${SOURCE_DIR}/${root}/*.hpp ${SOURCE_DIR}/${root}/*.cpp)
   list(REMOVE_ITEM files weir.hpp)  # stands above the stages and includes all of them
   foreach(file IN LISTS files)
-    string(REGEX REPLACE "/.*" "" stage ${file})
+    string(REGEX REPLACE "/.*|\\.hpp$" "" stage ${file})
     if(NOT DEFINED may_${stage} OR (root STREQUAL "include/weir" AND stage MATCHES "^(text|net|http|cli)$"))
       message(SEND_ERROR "${root}/${file}: ${stage} is no stage; see docs/design.md")
       continue()
@@ -40,7 +42,7 @@ foreach(root IN ITEMS include/weir src)
     foreach(line IN LISTS lines)
       string(REGEX MATCH "[<\"]([^>\"]*)[>\"]" matched "${line}")
       set(path ${CMAKE_MATCH_1})
-      if(path MATCHES "^weir/([^/]+)/")
+      if(path MATCHES "^weir/([^/.]+)(/|\\.hpp$)")
         set(included ${CMAKE_MATCH_1})
       elseif(root STREQUAL "src" AND path MATCHES "^([^/]+)/" AND EXISTS ${SOURCE_DIR}/src/${path})
         string(REGEX REPLACE "/.*" "" included ${path})

@@ -15,6 +15,7 @@
 #include "weir/operation/operation.hpp"
 #include "weir/operation/wrap.hpp"
 #include "weir/telemetry/telemetry.hpp"
+#include "weir/trace/default_tracer.hpp"
 #include "weir/trace/scoped_span.hpp"
 #include "weir/trace/sender.hpp"
 #include "weir/trace/tracer.hpp"

@@ -10,6 +10,8 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "weir/core/clock.hpp"
 #include "weir/core/version.hpp"
@@ -23,6 +25,7 @@ class ThreadRing;
 /// What a service tells about itself.
 struct Resource {
   std::string service_name;
+  std::vector<std::pair<std::string, std::string>> attributes;  ///< other than its name, for exporters; keys differ
 };
 
 /// What a Tracer tells its sender. What is pointed to outlives the sender's stop().

@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "weir/trace/detail/attach.hpp"
 #include "weir/trace/sampler.hpp"
@@ -26,13 +27,21 @@
 
 namespace weir::inline v0 {
 
+namespace detail {
+struct DefaultTracer;
+}
+
 struct TracerOptions {
   std::string service_name{};
+  std::vector<std::pair<std::string, std::string>> resource_attributes{};  ///< what else is known of the service; see Resource
   std::size_t max_attributes = 128;              ///< per span; at most 255. More: larger records, fewer of them fit a ring
   std::size_t max_attribute_bytes = 4096;        ///< per string; longer ones are cut. All of a span together: 256 KiB
   std::chrono::milliseconds stop_timeout{1000};  ///< how long the destructor, or exit(), may wait for spans to be delivered
   const Clock* clock = nullptr;                  ///< for tests; nullptr: the machine's
   Sampler sampler{};                             ///< which traces are recorded
+  /// For tests; 0: random ids. Else those of the first thread that makes a span follow from it, and each further thread's from
+  /// the next number.
+  std::uint64_t id_seed = 0;
 };
 
 /// Thread-safety: shared: safe, but for construction and destruction. Nothing throws once it is constructed.
@@ -72,14 +81,18 @@ class Tracer {
   FlushResult flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept {
     if (off()) return {};
     const detail::Undisturbed undisturbed;
-    return completed(entry_.sender->flush(std::chrono::steady_clock::now() + timeout));
+    const std::shared_ptr<Sender> sender = detail::process().sender_of(entry_);
+    return sender == nullptr ? FlushResult{} : completed(sender->flush(std::chrono::steady_clock::now() + timeout));
   }
   /// Takes no more spans and delivers what there is; what the timeout leaves is dropped and counted. Idempotent.
   FlushResult stop(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept;
 
  private:
   friend class ScopedSpan;
+  friend struct detail::DefaultTracer;
 
+  void begin(std::shared_ptr<Sender> sender, TracerOptions options);
+  void end() noexcept;  // as it was before begin()
   bool off() const noexcept { return entry_.active_id.load(std::memory_order_relaxed) == detail::Process::off_id; }
   bool declines(std::uint8_t flags) const noexcept;
   bool samples(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
@@ -93,36 +106,48 @@ class Tracer {
   detail::TracerEntry entry_;
 };
 
-inline Tracer::Tracer(std::shared_ptr<Sender> sender, TracerOptions options) {
-  entry_.sender = std::move(sender);
+inline Tracer::Tracer(std::shared_ptr<Sender> sender, TracerOptions options) { begin(std::move(sender), std::move(options)); }
+
+inline Tracer::~Tracer() { end(); }
+
+inline void Tracer::begin(std::shared_ptr<Sender> sender, TracerOptions options) {
+  entry_.stopped.store(false, std::memory_order_relaxed);
+  entry_.refusals.store(0, std::memory_order_relaxed);
+  entry_.dropped_no_ring.store(0, std::memory_order_relaxed);
+  entry_.dropped_stopped.store(0, std::memory_order_relaxed);
+  entry_.dropped_reentrant.store(0, std::memory_order_relaxed);
   entry_.stop_timeout = options.stop_timeout;
   entry_.ticker = detail::Ticker(options.clock);
   entry_.limits.count = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attributes, 255));
   entry_.limits.bytes = static_cast<std::uint32_t>(std::min<std::size_t>(options.max_attribute_bytes, detail::max_record_bytes));
-  entry_.sampling.store(options.sampler.word(), std::memory_order_relaxed);
-  entry_.sampler = std::move(options.sampler);
-  entry_.sender->start({{std::move(options.service_name)}, options.clock, &entry_.dropped_no_ring});
-  detail::process().add(entry_);
+  entry_.id_seed = options.id_seed;
+  detail::process().set_sampler(entry_, std::move(options.sampler));
+  sender->start({{std::move(options.service_name), std::move(options.resource_attributes)}, options.clock, &entry_.dropped_no_ring});
+  detail::process().add(entry_, std::move(sender));
 }
 
-inline Tracer::~Tracer() {
+inline void Tracer::end() noexcept {
   if (off()) return;
-  stop(entry_.stop_timeout);
-  detail::process().remove(entry_);
+  (void)stop(entry_.stop_timeout);
+  (void)detail::process().remove(entry_);
 }
 
 inline FlushResult Tracer::stop(std::chrono::milliseconds timeout) noexcept {
   if (off()) return {};
   const detail::Undisturbed undisturbed;
+  const std::shared_ptr<Sender> sender = detail::process().sender_of(entry_);
+  if (sender == nullptr) return {};
   const Sender::Deadline deadline = std::chrono::steady_clock::now() + timeout;
   detail::Process::refuse_spans(entry_);
-  return completed(entry_.sender->stop(deadline));
+  return completed(sender->stop(deadline));
 }
 
 inline TracerStats Tracer::stats() const noexcept {
   if (off()) return {};
   const detail::Undisturbed undisturbed;
-  TracerStats stats = entry_.sender->stats();
+  const std::shared_ptr<Sender> sender = detail::process().sender_of(entry_);
+  if (sender == nullptr) return {};
+  TracerStats stats = sender->stats();
   const std::uint64_t reentrant = entry_.dropped_reentrant.load(std::memory_order_relaxed);
   const std::uint64_t no_ring = entry_.dropped_no_ring.load(std::memory_order_relaxed);
   const std::uint64_t stopped = entry_.dropped_stopped.load(std::memory_order_relaxed);
@@ -164,17 +189,19 @@ inline bool Tracer::samples(TraceId trace, std::uint8_t flags, const Name& name,
     entry_.dropped_reentrant.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }
-  if (entry_.stopped.load(std::memory_order_relaxed)) {
+  const std::uint64_t id = entry_.active_id.load(std::memory_order_relaxed);
+  if (id == detail::Process::off_id) return nullptr;  // since a moment ago
+  if (id == detail::Process::stopped_id || entry_.stopped.load(std::memory_order_relaxed)) {
     entry_.dropped_stopped.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }
-  if (detail::ThreadRing* ring = detail::Process::attached(entry_.id)) return ring;
+  if (detail::ThreadRing* ring = detail::Process::attached(id)) return ring;
   // A sender that refused a ring is asked again every 256 spans, not at each.
   if (entry_.refusals.load(std::memory_order_relaxed) != 0 && entry_.refusals.fetch_add(1, std::memory_order_relaxed) % 256 != 0) {
     entry_.dropped_no_ring.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }
-  return detail::process().attach(entry_.id);
+  return detail::process().attach(id);
 }
 
 }  // namespace weir::inline v0

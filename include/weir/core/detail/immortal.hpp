@@ -11,7 +11,7 @@ template <class T>
 union Immortal {
   T value;
   template <class... Arguments>
-  explicit Immortal(Arguments&&... arguments) : value(std::forward<Arguments>(arguments)...) {}
+  constexpr explicit Immortal(Arguments&&... arguments) : value(std::forward<Arguments>(arguments)...) {}
   ~Immortal() {}
 };
 

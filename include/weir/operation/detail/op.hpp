@@ -197,14 +197,14 @@ Listener Operation::observe(Pointer observer) {
 
 template <class Data>
 [[gnu::always_inline]] inline void Operation::emit(Data&& data) {
-  using Event = std::remove_cvref_t<Data>;
-  static_assert(!std::is_array_v<Event>, "a data event is an object: emit(std::string_view(...)) for a text");
+  using Plain = std::remove_cvref_t<Data>;
+  static_assert(!std::is_array_v<Plain>, "a data event is an object: emit(std::string_view(...)) for a text");
   if constexpr (std::is_const_v<std::remove_reference_t<Data>>) {
-    emit(Event(data));  // listeners may write
+    emit(Plain(data));  // listeners may write
   } else {
-    detail::if_listened<Event, detail::Phase::data>([&](detail::EventType * type) __attribute__((always_inline)) {
+    detail::if_listened<Plain, detail::Phase::data>([&](detail::EventType * type) __attribute__((always_inline)) {
       if (!finished())
-        detail::Dispatch::emit(this, type, detail::Dispatch::info<Event, detail::Phase::data>, this, &data, detail::this_slot());
+        detail::Dispatch::emit(this, type, detail::Dispatch::info<Plain, detail::Phase::data>, this, &data, detail::this_slot());
     });
   }
 }

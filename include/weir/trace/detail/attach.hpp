@@ -54,14 +54,15 @@ class Undisturbed {
 
 /// A living tracer, as the threads of the process find it.
 struct TracerEntry {
-  std::atomic<std::uint64_t> active_id{0};  // what each span reads first: `id`, Process::off_id or Process::stopped_id
+  std::atomic<std::uint64_t> active_id{UINT64_MAX - 2};  // what each span reads first: `id`, Process::off_id or Process::stopped_id
   std::atomic<std::uint64_t> sampling{Sampler::word_of_default};  // Sampler::word of `sampler`
   std::atomic<std::uint64_t> sampler_version{0};
   std::uint64_t id = 0;
-  std::shared_ptr<Sender> sender;
+  std::shared_ptr<Sender> sender;  // guarded by the process's mutex
   std::chrono::milliseconds stop_timeout{};
   Ticker ticker{Ticker::Source::steady};
   AttributeLimits limits;
+  std::uint64_t id_seed = 0;  // guarded by the process's mutex: of the next ring; 0: random
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
   std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0}, dropped_reentrant{0};
@@ -74,15 +75,19 @@ struct TracerEntry {
 /// Thread-safety: shared: safe.
 class Process {
  public:
-  static constexpr std::uint64_t off_id = 0, stopped_id = UINT64_MAX;  ///< no tracer's
+  static constexpr std::uint64_t off_id = UINT64_MAX - 2, stopped_id = UINT64_MAX;  ///< no tracer's, and no thread's
 
-  void add(TracerEntry& entry) noexcept {
+  /// The entry is one that was just made, or was removed. Its other fields are set.
+  void add(TracerEntry& entry, std::shared_ptr<Sender> sender) noexcept {
     const Undisturbed undisturbed;
     prepare();
     std::lock_guard lock(mutex_);
+    entry.sender = std::move(sender);
     entry.id = ++last_id_;
     entry.generation = generation();
+    entry.stopped_at_exit = false;
     entry.active_id.store(entry.id, std::memory_order_relaxed);
+    entry.previous = nullptr;
     entry.next = tracers_;
     if (tracers_ != nullptr) tracers_->previous = &entry;
     tracers_ = &entry;
@@ -92,12 +97,21 @@ class Process {
     entry.stopped.store(true, std::memory_order_relaxed);
     entry.active_id.store(stopped_id, std::memory_order_relaxed);
   }
-  /// When it returns, no thread is in the entry's sender any more through the entry, and none gets there.
-  void remove(TracerEntry& entry) noexcept {
+  /// When it returns, no thread is in the entry's sender any more through the entry, and none gets there. Spans that begin from
+  /// now on are those of a tracer that is off. Returns the sender.
+  std::shared_ptr<Sender> remove(TracerEntry& entry) noexcept {
     const Undisturbed undisturbed;
     std::lock_guard lock(mutex_);
+    entry.active_id.store(off_id, std::memory_order_relaxed);
     (entry.previous != nullptr ? entry.previous->next : tracers_) = entry.next;
     if (entry.next != nullptr) entry.next->previous = entry.previous;
+    return std::move(entry.sender);
+  }
+  /// nullptr: the tracer is off.
+  std::shared_ptr<Sender> sender_of(const TracerEntry& entry) noexcept {
+    const Undisturbed undisturbed;
+    std::lock_guard lock(mutex_);
+    return entry.sender;
   }
   void add(ForkListener& listener) noexcept {
     const Undisturbed undisturbed;
@@ -248,6 +262,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
   entry->generation = generation();
   ring->sampler_version = UINT64_MAX;  // none yet
   ring->adopt(tracer_id, entry->ticker, entry->limits, generation(), &Process::wake);
+  if (entry->id_seed != 0 || ring->has_fixed_ids()) ring->seed_ids(entry->id_seed != 0 ? entry->id_seed++ : 0);
   ring->next = thread.rings;
   thread.rings = thread.ring = ring;
   undisturbed.section.tracer_id = tracer_id;

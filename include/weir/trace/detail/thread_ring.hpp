@@ -42,11 +42,20 @@ class alignas(128) ThreadRing {
   ThreadRing(RingPage* page, std::byte* data, std::uint64_t capacity, Release release) noexcept
       : data_(data), mask_(capacity - 1), page_(page), release_(release) {
     page->capacity = capacity;
-    trace_state_[0] = random_seed();
-    trace_state_[1] = random_seed() | 1;
-    span_key_ = random_seed();
-    trace_key_ = random_seed();
+    seed_ids(0);
   }
+
+  /// Its ids follow from `seed`; 0: from the machine's randomness.
+  void seed_ids(std::uint64_t seed) noexcept {
+    fixed_ids_ = seed != 0;
+    const auto draw = [&] { return fixed_ids_ ? split_mix(seed) : random_seed(); };
+    trace_state_[0] = draw();
+    trace_state_[1] = draw() | 1;
+    span_key_ = draw();
+    trace_key_ = draw();
+    span_count_ = 0;
+  }
+  bool has_fixed_ids() const noexcept { return fixed_ids_; }
 
   /// Makes the ring the calling thread's, for one tracer. `fork_generation`: of the process it is used in.
   void adopt(std::uint64_t tracer_id, const Ticker& ticker, const AttributeLimits& limits, std::uint64_t fork_generation,
@@ -281,6 +290,7 @@ class alignas(128) ThreadRing {
   Ticker ticker_;
   AttributeLimits limits_;
   std::uint64_t trace_state_[2];
+  bool fixed_ids_ = false;
   std::uint64_t tracer_id_ = 0, generation_ = 0;
   std::uint64_t woken_at_ = UINT64_MAX;
   Wake wake_ = nullptr;

@@ -1,0 +1,3 @@
+module github.com/mickamy/go-trace
+
+go 1.19
