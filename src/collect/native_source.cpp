@@ -192,12 +192,12 @@ void NativeSource::span(std::span<std::byte> record) {
 
 /// All but the end and the attributes. False: it cannot be a span.
 bool NativeSource::fill(PackedSpan& out, const SpanRecord& fields) {
-  const std::optional<std::uint32_t> its_name = name(fields.name);
+  const std::uint32_t its_name = name(fields.name);
   out.trace_id = {fields.trace_high, fields.trace_low};
   out.span_id = SpanId{fields.span};
-  if (!its_name || !out.trace_id.valid() || !out.span_id.valid()) return false;
+  if (its_name == unknown_name || !out.trace_id.valid() || !out.span_id.valid()) return false;
   out.parent_id = SpanId{fields.parent};
-  out.name = *its_name;
+  out.name = its_name;
   out.kind = static_cast<SpanKind>(fields.kind);
   out.start_time = clock_.to_time(fields.start);
   return true;
@@ -215,21 +215,18 @@ bool NativeSource::map_attributes(std::span<std::byte> attributes, unsigned coun
     const bool text = type == AttributeValue::Type::string;
     if (!text && (bytes != 8 || type < AttributeValue::Type::string || type > AttributeValue::Type::boolean)) return false;
     if (padded(bytes) > attributes.size() - at - 8) return false;
-    const std::optional<std::uint32_t> key = name(attribute_key(word));
-    if (!key) return false;
-    word = attribute_word(*key, static_cast<std::uint64_t>(type), bytes);
+    const std::uint32_t key = name(attribute_key(word));
+    if (key == unknown_name) return false;
+    word = attribute_word(key, static_cast<std::uint64_t>(type), bytes);
     std::memcpy(attributes.data() + at, &word, sizeof word);
     at += 8 + padded(bytes);
   }
   return true;
 }
 
-std::optional<std::uint32_t> NativeSource::name(std::uint32_t id) {
-  if (id < names_.size()) [[likely]]
-    return names_[id];
+std::uint32_t NativeSource::late_name(std::uint32_t id) {
   read_names();
-  if (id < names_.size()) return names_[id];
-  return std::nullopt;
+  return id < names_.size() ? names_[id] : unknown_name;
 }
 
 /// Those that have come since the last time. Each is copied before it is looked at.

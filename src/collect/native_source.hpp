@@ -70,12 +70,16 @@ class NativeSource final : RecordVisitor {
   void span(std::span<std::byte> record) override;
   bool map_attributes(std::span<std::byte> attributes, unsigned count);
   bool fill(PackedSpan& out, const SpanRecord& fields);
-  std::optional<std::uint32_t> name(std::uint32_t id);
+  /// The store's id; unknown_name if there is none.
+  std::uint32_t name(std::uint32_t id) { return id < names_.size() ? names_[id] : late_name(id); }
+  std::uint32_t late_name(std::uint32_t id);
   void read_names();
   bool take_names(std::span<const std::byte> entries);
   Result<void> take_clock(const nlohmann::json& line);
   Result<void> take_memory(const nlohmann::json& line, std::vector<net::Fd>& passed);
   Result<void> take_rings(const nlohmann::json& line);
+
+  static constexpr std::uint32_t unknown_name = UINT32_MAX;
 
   SpanStore& store_;
   CollectorStats& stats_;
