@@ -1,10 +1,9 @@
 // How many spans a second go from services to the collector's store, and what they cost on either side. Services are processes of
-// their own; each takes as many spans as the collector does, so that none is dropped. The driver (bench/driver/pipeline.py)
-// starts this once per figure.
+// their own; each goes on as the collector takes its spans, so that none is dropped. Beside them, the same bytes through a bare
+// ring and a bare socket. The driver (bench/driver/pipeline.py) starts this once per figure.
 //
-//   pipeline --rows                       the rows, as JSON
-//   pipeline ROW [--spans N]              one of them, as JSON
-//   pipeline emit SOCKET native|json N    a service (internal)
+//   pipeline --rows                the rows, as JSON
+//   pipeline ROW [--spans N]       one of them, as JSON
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -13,6 +12,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -34,16 +34,19 @@ using Clock = std::chrono::steady_clock;
 
 struct Row {
   const char* name;
-  weir::Wire wire;
+  enum class Kind { native, json, ring, socket } kind;
   int services;
   std::uint64_t spans;  // of all services
 };
 constexpr Row rows[] = {
-    {"native, 1 service", weir::Wire::native, 1, 20'000'000},
-    {"native, 2 services", weir::Wire::native, 2, 20'000'000},
-    {"JSON lines, 1 service", weir::Wire::json, 1, 1'000'000},
-    {"JSON lines, 2 services", weir::Wire::json, 2, 1'000'000},
+    {"native, 1 service", Row::Kind::native, 1, 20'000'000},
+    {"native, 2 services", Row::Kind::native, 2, 20'000'000},
+    {"JSON lines, 1 service", Row::Kind::json, 1, 1'000'000},
+    {"JSON lines, 2 services", Row::Kind::json, 2, 1'000'000},
+    {"bare ring", Row::Kind::ring, 1, 50'000'000},
+    {"bare socket", Row::Kind::socket, 1, 5'000'000},
 };
+constexpr std::size_t record_bytes = 128, lines_bytes = 430;  // of a span as below, in a ring and as two lines
 
 void pin(int processor) {
   cpu_set_t set;
@@ -84,29 +87,29 @@ void emit_trace(weir::Tracer& tracer, std::uint64_t i) {
   }
 }
 
-int emit(Report& report, const std::string& socket, weir::Wire wire, std::uint64_t spans, int processor) {
+int emit(Report& report, const std::string& socket, Row::Kind kind, std::uint64_t spans, int processor) {
   pin(processor);
   std::thread([] {
     for (;;) ::pause();
   }).detach();  // glibc drops lock prefixes in a process of one thread
   weir::SocketSenderOptions options;
-  options.wire = wire;
+  options.wire = kind == Row::Kind::native ? weir::Wire::native : weir::Wire::json;
   weir::Tracer tracer{weir::SocketSender{socket, options}, {.service_name = "bench"}};
   { weir::ScopedSpan first = tracer.enter("first"); }
   if (tracer.flush(std::chrono::seconds{60}).pending != 0) return 1;
   report.connected.fetch_add(1);
   while (report.go == 0) ::usleep(100);
   const double before = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
-  constexpr std::uint64_t at_once = 50, most = 4000;  // of about 10,000 that a ring holds
-  std::uint64_t allowed = 0;
+  constexpr std::uint64_t most = 7000, enough = 2500;  // spans on their way; a ring holds 8,600
   double waited = 0;
-  for (std::uint64_t i = 0; i < spans / 10; ++i) {
-    while (i * 10 >= allowed) {
+  for (std::uint64_t i = 0, allowed = most; i < spans / 10; ++i) {
+    if (i * 10 >= allowed) {
       const double begin = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
-      allowed = tracer.stats().delivered + most;
-      if (i * 10 >= allowed) ::sched_yield();
+      do {
+        for (int pause = 0; pause < 100; ++pause) __builtin_ia32_pause();
+        allowed = tracer.stats().delivered + most;
+      } while (i * 10 + enough >= allowed);
       waited += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - begin;
-      if (i * 10 + at_once < allowed) break;
     }
     emit_trace(tracer, i);
   }
@@ -118,7 +121,90 @@ int emit(Report& report, const std::string& socket, weir::Wire wire, std::uint64
   return 0;
 }
 
+void print(std::uint64_t spans, double seconds, double service_cpu, double collector_cpu, std::uint64_t dropped) {
+  const auto all = static_cast<double>(spans);
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  std::printf(R"({"spans_per_second": %.0f, "service_ns": %.2f, "collector_ns": %.2f, "dropped": %llu, "collector_peak_mib": %.1f})"
+              "\n",
+              all / seconds, service_cpu / all, collector_cpu / all, static_cast<unsigned long long>(dropped),
+              static_cast<double>(usage.ru_maxrss) / 1024);
+}
+
+/// What each writes to the other: whole records through a ring of the usual size.
+struct BareRing {
+  static constexpr std::uint64_t capacity = 1u << 20;
+  alignas(128) std::atomic<std::uint64_t> head;
+  alignas(128) std::atomic<std::uint64_t> tail;
+  alignas(128) char data[capacity];
+};
+
+int run_ring(std::uint64_t spans) {
+  void* const memory = ::mmap(nullptr, sizeof(BareRing), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return fail("no memory");
+  auto& ring = *static_cast<BareRing*>(memory);
+  const std::uint64_t end = spans * record_bytes;
+  const pid_t writer = ::fork();
+  if (writer == 0) {
+    pin(1);
+    char record[record_bytes] = {};
+    std::uint64_t seen = 0;
+    for (std::uint64_t at = 0; at < end; at += record_bytes) {
+      while (at + record_bytes - seen > BareRing::capacity) seen = ring.tail.load(std::memory_order_acquire);
+      std::memcpy(record, &at, sizeof at);
+      std::memcpy(ring.data + at % BareRing::capacity, record, sizeof record);
+      ring.head.store(at + record_bytes, std::memory_order_release);
+    }
+    ::_exit(0);
+  }
+  pin(0);
+  static char block[16 * 1024];
+  const auto begin = Clock::now();
+  const double cpu = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+  for (std::uint64_t at = 0; at < end;) {
+    std::uint64_t size = ring.head.load(std::memory_order_acquire) - at;
+    size = std::min({size, std::uint64_t{sizeof block}, BareRing::capacity - at % BareRing::capacity});
+    std::memcpy(block, ring.data + at % BareRing::capacity, size);
+    asm volatile("" : : "r"(block) : "memory");
+    at += size;
+    if (size != 0) ring.tail.store(at, std::memory_order_release);
+  }
+  print(spans, std::chrono::duration<double>(Clock::now() - begin).count(), 0, cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu, 0);
+  ::waitpid(writer, nullptr, 0);
+  return 0;
+}
+
+int run_socket(std::uint64_t spans) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return fail("no sockets");
+  const std::uint64_t all = spans * lines_bytes;
+  static char buffer[64 * 1024];
+  const pid_t writer = ::fork();
+  if (writer == 0) {
+    pin(1);
+    for (std::uint64_t at = 0; at < all;) {
+      const ssize_t sent = ::send(ends[1], buffer, std::min<std::uint64_t>(sizeof buffer, all - at), MSG_NOSIGNAL);
+      if (sent <= 0) ::_exit(1);
+      at += static_cast<std::uint64_t>(sent);
+    }
+    ::_exit(0);
+  }
+  pin(0);
+  const auto begin = Clock::now();
+  const double cpu = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+  for (std::uint64_t at = 0; at < all;) {
+    const ssize_t received = ::recv(ends[0], buffer, sizeof buffer, 0);
+    if (received <= 0) return fail("the socket ended");
+    at += static_cast<std::uint64_t>(received);
+  }
+  print(spans, std::chrono::duration<double>(Clock::now() - begin).count(), 0, cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu, 0);
+  ::waitpid(writer, nullptr, 0);
+  return 0;
+}
+
 int run(const Row& row, std::uint64_t spans) {
+  if (row.kind == Row::Kind::ring) return run_ring(spans);
+  if (row.kind == Row::Kind::socket) return run_socket(spans);
   std::string directory = "/tmp/weir-bench-XXXXXX";
   if (::mkdtemp(directory.data()) == nullptr) return fail("cannot make a directory in /tmp");
   const std::string socket = directory + "/s";
@@ -127,19 +213,14 @@ int run(const Row& row, std::uint64_t spans) {
   for (int i = 0; i < row.services; ++i) {
     services.push_back(::fork());
     if (services.back() == 0) {
-      while (report->go.load() < 0) ::usleep(100);
-      ::_exit(emit(*report, socket, row.wire, spans / static_cast<std::uint64_t>(row.services), i + 1));
+      ::_exit(emit(*report, socket, row.kind, spans / static_cast<std::uint64_t>(row.services), i + 1));
     }
   }
   pin(0);
   weir::Collector collector{socket};
   if (const auto listening = collector.listen(); !listening) return fail(listening.error().message);
   weir::StopSource stop;
-  std::atomic<double> collector_cpu{0};
-  std::thread serving([&] {
-    (void)collector.serve(stop.token());
-    collector_cpu = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
-  });
+  std::thread serving([&] { (void)collector.serve(stop.token()); });
   while (report->connected < row.services) ::usleep(100);
   const double idle_cpu = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
   const auto begin = Clock::now();
@@ -155,18 +236,12 @@ int run(const Row& row, std::uint64_t spans) {
   stop.request_stop();
   serving.join();
   const weir::CollectorStats stats = collector.stats();
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
   ::rmdir(directory.c_str());
-  const auto all = static_cast<double>(spans);
   if (failed != 0) return fail("a service failed");
-  if (stats.store.spans != report->delivered)
+  if (stats.store.spans != report->delivered) {
     return fail("the collector has " + std::to_string(stats.store.spans) + " spans of " + std::to_string(report->delivered));
-  std::printf(
-      R"({"spans_per_second": %.0f, "service_ns": %.2f, "collector_ns": %.2f, "dropped": %llu, "collector_peak_mib": %.1f, "store_mib": %.1f, "kept_traces": %zu})"
-      "\n",
-      all / seconds, report->cpu / all, cpu / all, static_cast<unsigned long long>(report->dropped),
-      static_cast<double>(usage.ru_maxrss) / 1024, static_cast<double>(stats.store.bytes) / 1048576, stats.store.kept_traces);
+  }
+  print(spans, seconds, report->cpu, cpu, report->dropped);
   return 0;
 }
 

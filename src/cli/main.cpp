@@ -68,6 +68,9 @@ void add_collect_options(CLI::App& app, CollectSettings& settings, const std::st
       "how long a trace must be quiet after its root ended");
   add(app, "--print", settings.print, parse_print, "tree|json|none", "tree",
       "completed traces on " + output + ": as trees, as one line of JSON per root span, or not at all");
+  app.add_flag_callback(
+      "--no-shared-memory", [&settings] { settings.collector.shared_memory = false; },
+      "do not map the memory that services share; they send their spans over the socket (default: map it)");
   app.add_option_function<std::vector<std::string>>(
          "--allow-uid",
          [&settings](const std::vector<std::string>& users) {

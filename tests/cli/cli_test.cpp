@@ -161,8 +161,9 @@ TEST_CASE("help names every option with its default and succeeds") {
     auto collect = place.start({command, "--help"});
     CHECK(collect->wait() == 0);
     CHECK(collect->err().empty());
-    for (const char* word : {"--socket", "--view-socket", "--max-traces", "10000", "--max-memory", "256MiB", "--max-pending", "1000000",
-                             "--trace-ttl", "60s", "--settle", "500ms", "--print", "tree", "--allow-uid", "nobody"}) {
+    for (const char* word :
+         {"--socket", "--view-socket", "--max-traces", "10000", "--max-memory", "256MiB", "--max-pending", "1000000", "--trace-ttl", "60s",
+          "--settle", "500ms", "--print", "tree", "--no-shared-memory", "map it", "--allow-uid", "nobody"}) {
       INFO(command << " " << word);
       CHECK(collect->out().find(word) != std::string::npos);
     }

@@ -77,7 +77,7 @@ int main(int argc, char** argv) {
                        {"threads", threads() - threads_before}};
   for (const auto& [key, value] : telling->resource.attributes) found["attributes"][key] = value;
   if (!sink.spans().empty()) {
-    const weir::StringAttributes& attributes = sink.spans()[0].attrs;
+    const weir::StringAttributes attributes = sink.spans()[0].attrs;
     found["count"] = attributes.size();
     found["bytes"] = attributes.empty() ? 0 : attributes.begin()->second.size();
   }

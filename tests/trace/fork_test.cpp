@@ -10,6 +10,7 @@
 #include "support/child.hpp"
 #include "support/eventually.hpp"
 #include "support/process.hpp"
+#include "support/sanitizers.hpp"
 #include "support/scratch_dir.hpp"
 #include "trace/native_marks.hpp"
 #include "weir/trace/socket_sender.hpp"
@@ -81,6 +82,7 @@ struct Setup {
 
 }  // namespace
 
+#if !defined(WEIR_TESTS_TSAN)  // which does not mix with fork
 TEST_CASE("a thousand forks beside threads that emit: each process sends its own spans, once") {
   Setup setup(Wire::native);
   constexpr std::uint64_t children = 1000, each = 3, parent_first = children * each;
@@ -184,3 +186,4 @@ TEST_CASE("a child that only lives keeps nothing of its parent's") {
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
 }
+#endif

@@ -63,9 +63,9 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   if ((word & Sampler::asks) != 0 || thread.tracer_id != tracer.entry_.active_id.load(std::memory_order_relaxed)) return false;
   const detail::SpanSection section(thread);
   detail::ThreadRing& ring = *thread.ring;
-  if (Sampler::below({0, ring.next_trace_low()}, word)) return false;
+  if (Sampler::below({0, ring.trace_low_of(ring.peek_span_id())}, word)) return false;
   const SpanId span = ring.next_span_id();
-  const TraceId trace = ring.next_trace_id(span);
+  const TraceId trace = ring.trace_id_of(span);
   const std::uint8_t flags = thread.flags;
   previous_flags_ = flags;
   root_ = first_ = true;
@@ -94,7 +94,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   flags_ = flags;
   if (first_) {
     previous_flags_ = flags;
-    if (root_) thread.trace = ring.next_trace_id(span);
+    if (root_) thread.trace = ring.trace_id_of(span);
     const bool sampled = tracer.samples(thread.trace, flags, name, attributes);
     flags_ = static_cast<std::uint8_t>((flags & detail::flag_random) | (sampled ? detail::flag_sampled : 0));
     thread.flags = flags_;
@@ -127,7 +127,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   TraceId trace = position.trace;
   flags_ = position.flags;
   if (!trace.valid() || position.flags >= detail::flag_remote) {
-    if (!trace.valid()) trace = ring.next_trace_id(span);
+    if (!trace.valid()) trace = ring.trace_id_of(span);
     const bool sampled = tracer.samples(trace, position.flags, name, attributes);
     flags_ = static_cast<std::uint8_t>((position.flags & detail::flag_random) | (sampled ? detail::flag_sampled : 0));
     if (!sampled) return decline({trace, span, flags_});

@@ -49,10 +49,9 @@ class alignas(128) ThreadRing {
   void seed_ids(std::uint64_t seed) noexcept {
     fixed_ids_ = seed != 0;
     const auto draw = [&] { return fixed_ids_ ? split_mix(seed) : random_seed(); };
-    trace_state_[0] = draw();
-    trace_state_[1] = draw() | 1;
     span_key_ = draw();
-    trace_key_ = draw();
+    trace_keys_[0] = draw();
+    trace_keys_[1] = draw();
     span_count_ = 0;
   }
   bool has_fixed_ids() const noexcept { return fixed_ids_; }
@@ -60,10 +59,11 @@ class alignas(128) ThreadRing {
   /// Makes the ring the calling thread's, for one tracer. `fork_generation`: of the process it is used in.
   void adopt(std::uint64_t tracer_id, const Ticker& ticker, const AttributeLimits& limits, std::uint64_t fork_generation,
              Wake wake_reader) noexcept {
-    tracer_id_ = tracer_id;
+    // A thread that ends a span of the ring's last owner may just be reading these two. Then they stay as they are.
+    if (tracer_id_ != tracer_id) tracer_id_ = tracer_id;
+    if (generation_ != fork_generation) generation_ = fork_generation;
     ticker_ = ticker;
     limits_ = limits;
-    generation_ = fork_generation;
     wake_ = wake_reader;
   }
 
@@ -79,15 +79,15 @@ class alignas(128) ThreadRing {
       id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
     return SpanId{id};
   }
-  /// Of the trace that begins with `root`. The high half is as distinct as that, the low half, by which samplers decide, random.
-  /// The low half is known before: see next_trace_low().
-  TraceId next_trace_id(SpanId root) noexcept {
-    const TraceId id{root.value ^ trace_key_, next_trace_low()};
-    next_random();
-    return id;
-  }
-  std::uint64_t next_trace_low() const noexcept {
-    const std::uint64_t low = trace_state_[0] + trace_state_[1];
+  /// What next_span_id() will give.
+  SpanId peek_span_id() const noexcept { return SpanId{(span_count_ + 1) * 0x9E3779B97F4A7C15u ^ span_key_}; }
+  /// Of the trace that begins with `root`. The high half is as distinct as that, the low half, by which samplers decide, random
+  /// (SplitMix64 of the counter behind `root`). Nothing but the counter is kept between two: what each trace reads and
+  /// writes would be a chain that the next one waits for.
+  TraceId trace_id_of(SpanId root) const noexcept { return {root.value ^ trace_keys_[0], trace_low_of(root)}; }
+  std::uint64_t trace_low_of(SpanId root) const noexcept {
+    std::uint64_t state = root.value ^ trace_keys_[1];
+    const std::uint64_t low = split_mix(state);
     return low + (low == 0);
   }
 
@@ -202,13 +202,6 @@ class alignas(128) ThreadRing {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
 
-  /// xoroshiro128+ (Blackman, Vigna 2018), whose output is the sum of its state, which is never all zero.
-  void next_random() noexcept {
-    const std::uint64_t a = trace_state_[0], b = trace_state_[1] ^ a;
-    trace_state_[0] = std::rotl(a, 24) ^ b ^ b << 16;
-    trace_state_[1] = std::rotl(b, 37);
-  }
-
   /// Near its place in the cache, or in the table; then it is put into the cache, if there is room.
   [[gnu::noinline]] std::uint32_t find_name(Name name) noexcept {
     if (!name.literal()) return name_table().intern(name.view());
@@ -286,10 +279,9 @@ class alignas(128) ThreadRing {
   std::uint64_t mask_;
   RingPage* page_;
   std::uint64_t free_ = ~std::uint64_t{0};  // slots of open spans; may miss abandoned ones
-  std::uint64_t span_count_ = 0, span_key_ = 0, trace_key_ = 0;
+  std::uint64_t span_count_ = 0, span_key_ = 0, trace_keys_[2] = {};
   Ticker ticker_;
   AttributeLimits limits_;
-  std::uint64_t trace_state_[2];
   bool fixed_ids_ = false;
   std::uint64_t tracer_id_ = 0, generation_ = 0;
   std::uint64_t woken_at_ = UINT64_MAX;
