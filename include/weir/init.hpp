@@ -51,11 +51,11 @@ struct InitOptions {
   std::optional<std::size_t> max_attribute_bytes{};
   const Clock* clock = nullptr;  ///< of spans, for tests; nullptr: the machine's
 
-  bool operations = true;                  ///< install a root whose operations become spans and metrics
-  InstanceId instance{};                   ///< of telemetry(); nil: a random one
-  TelemetryOptions telemetry{};            ///< of telemetry(), which a process gets once: later sessions go on with it as it is
-  std::unique_ptr<Transport> transport{};  ///< where telemetry goes; nullptr: nowhere, and it stays in telemetry()
-  EmitterOptions emitter{};
+  bool operations = true;                   ///< install a root whose operations become spans and metrics
+  InstanceId instance{};                    ///< of telemetry(); nil: a random one
+  TelemetryOptions telemetry{};             ///< of telemetry(), which a process gets once: later sessions go on with it as it is
+  std::unique_ptr<Transport> transport{};   ///< where telemetry goes; nullptr: nowhere, and it stays in telemetry()
+  std::optional<EmitterOptions> emitter{};  ///< nothing: its defaults
 
   /// What the end of the session takes at most, 200 ms more where there is a transport.
   std::chrono::milliseconds stop_timeout{1000};

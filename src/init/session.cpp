@@ -88,7 +88,8 @@ void Session::State::begin(InitOptions options, const detail::Environment& envir
   }
   if (options.transport != nullptr) {
     metrics = telemetry().at_emit(process_metrics);
-    emitter = std::make_unique<Emitter>(telemetry(), std::move(options.transport), std::move(options.emitter));
+    emitter = std::make_unique<Emitter>(telemetry(), std::move(options.transport),
+                                        options.emitter ? std::move(*options.emitter) : EmitterOptions{});
     if (const auto started = emitter->start(); !started) complain(logger, started.error(), "telemetry is not sent");
   }
   if (options.operations) {

@@ -97,7 +97,7 @@ TEST_CASE("operations become spans and metrics while the session lives") {
   {
     InitOptions options = into(sink);
     options.transport = std::make_unique<InMemoryTransport>(transport);
-    options.emitter.interval_jitter = 0ns;
+    options.emitter.emplace().interval_jitter = 0ns;
     const Session session = init(std::move(options));
     REQUIRE(session);
     REQUIRE(eventually([&] { return session.stats().updates.updates == 1; }));  // it sends at once, and at the end
