@@ -97,6 +97,8 @@ TEST_CASE("a thousand forks beside threads that emit: each process sends its own
       }
     });
   }
+  // Threads that are just starting allocate: see MarkedSpans.
+  REQUIRE(eventually([&] { return setup.tracer->stats().delivered > 100; }));
   std::vector<pid_t> running;
   for (std::uint64_t i = 0; i < children; ++i) {
     running.push_back(setup.fork_one(i * each, each));
