@@ -78,7 +78,7 @@ TEST_CASE("when weir is disabled there is no thread, no socket, no root and no t
     CHECK(found.what == nothing);
     CHECK(found.log.empty());  // not even of variables that make no sense
   }
-  CHECK(init_with({{"WEIR_SOCKET", dir / "weir.sock"}}, {"socket"}).what.at("threads") == 1);
+  CHECK(init_with({{"WEIR_SOCKET", dir / "weir.sock"}}, {"socket"}).what.at("threads") >= 1);  // a sanitizer adds its own
   stop.request_stop();
   serving.join();
   CHECK(collector.stats().connections == 1);  // of the last
