@@ -244,7 +244,8 @@ struct HttpServer::Impl {
       const auto connection = connections.find(number);
       if (connection == connections.end() || connection->second.phase != Connection::Phase::reading) return;
       count(&ServerStats::dropped);
-      connection->second.frame = RequestFrame(options.limits);
+      RequestFrame none(options.limits);
+      std::swap(connection->second.frame, none);  // assigning empty strings would keep the memory, and the next one would pay for it
       Response busy = error_response(503, "there is no room for the request now. Try again later");
       busy.headers.emplace_back("Retry-After", "5");
       return answer(connection->second, rendered(busy), now);
