@@ -2,7 +2,6 @@
 
 #include <limits>
 #include <new>
-#include <nlohmann/json.hpp>
 
 #include "text/utf8.hpp"
 #include "trace/decode.hpp"
@@ -64,7 +63,7 @@ std::string excerpt_of(std::string_view line) {
 }
 
 Intake::Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const LossCallback& on_loss,
-               const CollectorOptions& options, Logger& logger)
+               const CollectorOptions& options, net::BufferBudget& budget, Logger& logger)
     : store_(store),
       stats_(stats),
       held_(held),
@@ -73,6 +72,7 @@ Intake::Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mu
       native_(options.native),
       shared_memory_(options.shared_memory),
       bounds_{options.max_rings, options.max_ring_bytes},
+      budget_(budget),
       buffer_(std::make_unique<RingReader::Buffer>()) {}
 
 bool Intake::take(std::string_view line, Source& source, TimePoint now) {
@@ -102,47 +102,37 @@ bool Intake::take_event(std::string_view line, const Source& source, TimePoint n
   return true;
 }
 
-/// `["weir",version,{"service":…}]` or `["dropped",n]`.
+/// `["weir",version,{"service":…}]` or `["dropped",n]`; of a native service more.
 bool Intake::take_control(std::string_view line, Source& source, TimePoint now) {
-  using nlohmann::json;
   const auto malformed = [&](std::string_view reason) { return refuse(stats_.rejected_malformed, reason, line, source, now); };
   if (line.size() > max_control_line) return malformed("a control line longer than 4 KiB");
-  json control = json::parse(line.begin(), line.end(), nullptr, false);
-  if (control.is_discarded()) {
-    const std::string repaired = repair_utf8(line);
-    control = json::parse(repaired.begin(), repaired.end(), nullptr, false);
-    if (control.is_discarded()) return malformed("not valid JSON");
-    ++stats_.repaired_utf8;
+  std::optional<ControlLine> control = parse_control_line(line);
+  if (!control && !valid_utf8(line)) {
+    control = parse_control_line(repair_utf8(line));
+    if (control) ++stats_.repaired_utf8;
   }
-  if (control.size() >= 2 && control[0] == "dropped" && control[1].is_number_unsigned()) {
-    take_drops(control, source, now);
+  if (!control) return malformed("not a JSON array that begins with a name");
+  if (control->name == "dropped" && control->value(0).unsigned_integer()) {
+    take_drops(*control, source, now);
     return true;
   }
-  if (control.size() >= 2 && control[0] == "weir" && control[1].is_number_integer()) {
-    if (control.size() >= 3 && control[2].is_object()) take_hello(control[2], control[1] == 1, source);
+  if (control->name == "weir" && control->value(0).integer()) {
+    take_hello(*control, source);
     return true;
   }
-  if (source.native && !control.empty() && control[0].is_string()) {
-    const Result<void> taken = source.native->take_line(control[0].get_ref<const std::string&>(), control, source.passed);
-    if (source.native->gave_up_memory()) source.reply = answer_of(false);
-    return taken || malformed(taken.error().message);
-  }
-  return malformed("an unknown control line");
+  if (!source.native) return malformed("an unknown control line");
+  const Result<void> taken = source.native->take_line(*control, source.passed);
+  if (source.native->gave_up_memory()) source.reply = answer_of(false);
+  return taken || malformed(taken.error().message);
 }
 
-void Intake::take_drops(const nlohmann::json& line, const Source& source, TimePoint now) {
-  const auto spans = line[1].get<std::uint64_t>();
+void Intake::take_drops(const ControlLine& line, const Source& source, TimePoint now) {
+  const std::uint64_t spans = line.value(0).unsigned_integer().value_or(0);
   add_up(stats_.reported_drops, spans);
-  if (line.size() >= 3 && line[2].is_object()) {
-    const std::pair<const char*, std::uint64_t*> reasons[] = {{"full", &stats_.reported_full},
-                                                              {"too_large", &stats_.reported_too_large},
-                                                              {"no_ring", &stats_.reported_no_ring},
-                                                              {"reentrant", &stats_.reported_reentrant}};
-    for (const auto& [reason, counter] : reasons) {
-      const auto found = line[2].find(reason);
-      if (found != line[2].end() && found->is_number_unsigned()) add_up(*counter, found->get<std::uint64_t>());
-    }
-  }
+  add_up(stats_.reported_full, line.option("full").unsigned_integer().value_or(0));
+  add_up(stats_.reported_too_large, line.option("too_large").unsigned_integer().value_or(0));
+  add_up(stats_.reported_no_ring, line.option("no_ring").unsigned_integer().value_or(0));
+  add_up(stats_.reported_reentrant, line.option("reentrant").unsigned_integer().value_or(0));
   if (on_loss_ && spans != 0) on_loss_(source.service, spans);
   if (std::uint64_t suppressed = 0; drops_limiter_.allow(now, suppressed)) {
     const std::string from = excerpt_of(source.service);
@@ -157,28 +147,31 @@ void Intake::add_lost(const Source& source, std::uint64_t spans) {
   if (on_loss_ && spans != 0) on_loss_(source.service, spans);
 }
 
-void Intake::take_hello(const nlohmann::json& hello, bool known_version, Source& source) {
-  const auto name = hello.find("service"), pid = hello.find("pid"), start = hello.find("start_time"), sequence = hello.find("sequence");
-  if (name != hello.end() && name->is_string() && !name->get_ref<const std::string&>().empty()) {
-    source.service = service_name(name->get<std::string>());
-  }
-  const auto native = hello.find("native"), memory = hello.find("memory");
-  if (native_ && known_version && native != hello.end() && native->is_number_unsigned() && *native >= 1 && !source.native) {
-    source.native = std::make_unique<NativeSource>(store_, stats_, bounds_, *buffer_);
+void Intake::take_hello(const ControlLine& hello, Source& source) {
+  const std::string* const name = hello.option("service").string();
+  if (name != nullptr && !name->empty()) source.service = service_name(*name);
+  const bool known_version = hello.value(0).unsigned_integer() == 1u;
+  if (native_ && known_version && hello.option("native").unsigned_integer() >= 1u && !source.native) {
+    source.native = std::make_unique<NativeSource>(store_, stats_, bounds_, budget_, *buffer_);
     source.native->set_service(store_.intern_service(source.service));
-    const bool shared = shared_memory_ && memory != hello.end() && memory->is_boolean() && memory->get<bool>();
-    source.reply = answer_of(shared);
+    source.reply = answer_of(shared_memory_ && hello.option("memory").is_true());
   }
-  if (pid == hello.end() || !pid->is_number_unsigned() || sequence == hello.end() || !sequence->is_number_unsigned()) return;
-  if (start == hello.end() || !start->is_string() || start->get_ref<const std::string&>().size() > max_start_time) return;
-  GapTracker::Key key{pid->get<std::uint64_t>(), start->get<std::string>()};
-  add_lost(source, gaps_.hello(source.place, std::move(key), sequence->get<std::uint64_t>()));
+  const std::optional<std::uint64_t> pid = hello.option("pid").unsigned_integer(), sequence = hello.option("sequence").unsigned_integer();
+  const std::string* const start = hello.option("start_time").string();
+  if (!pid || !sequence || start == nullptr || start->size() > max_start_time) return;
+  add_lost(source, gaps_.hello(source.place, {*pid, *start}, *sequence));
 }
 
 void Intake::take_raw(std::string_view& data, Source& source, TimePoint now) {
-  const Result<void> taken = source.native->take_raw(data, now);
+  try {
+    if (const Result<void> taken = source.native->take_raw(data, now); !taken) {
+      const bool no_room = taken.error().code == std::errc::not_enough_memory;
+      refuse(no_room ? stats_.rejected_no_room : stats_.rejected_malformed, taken.error().message, {}, source, now);
+    }
+  } catch (const std::bad_alloc&) {
+    ++stats_.rejected_no_room;
+  }
   GapTracker::read_spans(source.place, source.native->read_spans());
-  if (!taken) refuse(stats_.rejected_malformed, taken.error().message, {}, source, now);
 }
 
 std::size_t Intake::drain(Source& source, std::size_t limit, TimePoint now) {
@@ -190,6 +183,13 @@ std::size_t Intake::drain(Source& source, std::size_t limit, TimePoint now) {
   }
   GapTracker::read_spans(source.place, source.native->read_spans());
   return bytes;
+}
+
+void Intake::look_for_open(Source& source, TimePoint now) {
+  try {
+    source.native->look_for_open(now);
+  } catch (const std::bad_alloc&) {  // the next look finds them
+  }
 }
 
 void Intake::ended(Source& source, TimePoint now) {

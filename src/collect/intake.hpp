@@ -7,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "collect/gap_tracker.hpp"
 #include "collect/native_source.hpp"
 #include "collect/span_store.hpp"
+#include "net/line_splitter.hpp"
 #include "weir/collect/collector.hpp"
 
 namespace weir::inline v0::detail {
@@ -61,7 +61,7 @@ using LossCallback = std::function<void(std::string_view service, std::uint64_t 
 class Intake {
  public:
   Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const LossCallback& on_loss,
-         const CollectorOptions& options, Logger& logger);
+         const CollectorOptions& options, net::BufferBudget& budget, Logger& logger);
 
   /// Takes one line of a connection. False if it was refused.
   bool take(std::string_view line, Source& source, TimePoint now);
@@ -72,14 +72,16 @@ class Intake {
   void take_raw(std::string_view& data, Source& source, TimePoint now);
   /// Reads about `limit` bytes of each of its rings; returns how many there were.
   std::size_t drain(Source& source, std::size_t limit, TimePoint now);
+  /// Takes the starts of its spans that have been open for a while.
+  void look_for_open(Source& source, TimePoint now);
   /// The connection has ended, and all that is ever read from it was taken.
   void ended(Source& source, TimePoint now);
 
  private:
   bool take_event(std::string_view line, const Source& source, TimePoint now);
   bool take_control(std::string_view line, Source& source, TimePoint now);
-  void take_hello(const nlohmann::json& hello, bool known_version, Source& source);
-  void take_drops(const nlohmann::json& line, const Source& source, TimePoint now);
+  void take_hello(const ControlLine& hello, Source& source);
+  void take_drops(const ControlLine& line, const Source& source, TimePoint now);
   void add_lost(const Source& source, std::uint64_t spans);
   bool refuse(std::uint64_t& counter, std::string_view reason, std::string_view line, const Source& source, TimePoint now);
 
@@ -93,6 +95,7 @@ class Intake {
   GapTracker gaps_;
   const bool native_, shared_memory_;
   NativeBounds bounds_;
+  net::BufferBudget& budget_;
   std::unique_ptr<RingReader::Buffer> buffer_;
 };
 

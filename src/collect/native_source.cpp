@@ -1,9 +1,10 @@
 #include "collect/native_source.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
-#include <nlohmann/json.hpp>
+#include <new>
 #include <utility>
 
 #include "text/utf8.hpp"
@@ -19,12 +20,6 @@ constexpr std::chrono::seconds open_for{1};  // as long as a span must be open t
 
 Error useless(const char* why) { return Error{std::make_error_code(std::errc::invalid_argument), why}; }
 
-/// A non-negative integer of the line.
-std::optional<std::uint64_t> number_at(const nlohmann::json& line, std::size_t index) {
-  if (line.size() <= index || !line[index].is_number_unsigned()) return std::nullopt;
-  return line[index].get<std::uint64_t>();
-}
-
 std::optional<net::Fd> take_first(std::vector<net::Fd>& passed) {
   if (passed.empty()) return std::nullopt;
   net::Fd first = std::move(passed.front());
@@ -34,7 +29,10 @@ std::optional<net::Fd> take_first(std::vector<net::Fd>& passed) {
 
 }  // namespace
 
-NativeSource::~NativeSource() { release_rings(); }
+NativeSource::~NativeSource() {
+  release_rings();
+  release_raw();
+}
 
 void NativeSource::release_rings() noexcept {
   bounds_.rings -= rings_.size();
@@ -48,19 +46,20 @@ void NativeSource::give_up_memory() noexcept {
   if (!std::exchange(gave_up_, true)) tell_gave_up_ = true;
 }
 
-Result<void> NativeSource::take_line(std::string_view name, const nlohmann::json& line, std::vector<net::Fd>& passed) {
+Result<void> NativeSource::take_line(const ControlLine& line, std::vector<net::Fd>& passed) {
+  const std::string& name = line.name;
   if (name == "wake") {
     woken_ = true;
     return {};
   }
   if (name == "clock") return take_clock(line);
-  if (name == "rings" || name == "memory" || (name == "names" && line.size() == 1)) {
+  if (name == "rings" || name == "memory" || (name == "names" && line.values.empty())) {
     Result<void> taken = name == "rings" ? take_rings(line) : name == "memory" ? take_memory(line, passed) : take_shared_names(passed);
     if (!taken) give_up_memory();
     return taken;
   }
   // ["names",bytes], ["records",bytes]: followed by as many bytes
-  const std::optional<std::uint64_t> bytes = number_at(line, 1);
+  const std::optional<std::uint64_t> bytes = line.value(0).unsigned_integer();
   if ((name != "names" && name != "records") || !bytes || *bytes == 0 || *bytes > max_raw)
     return useless("a native line that is not understood");
   raw_kind_ = name == "names" ? Raw::names : Raw::records;
@@ -87,18 +86,20 @@ Result<void> NativeSource::take_shared_names(std::vector<net::Fd>& passed) {
   return {};
 }
 
-Result<void> NativeSource::take_clock(const nlohmann::json& line) {
-  const std::optional<std::uint64_t> ticks = number_at(line, 1);
-  if (!ticks || line.size() < 4 || !line[2].is_number_integer() || !line[3].is_number()) return useless("a clock that is not understood");
-  const TickScale clock{*ticks, line[2].get<std::int64_t>(), line[3].get<double>()};
+Result<void> NativeSource::take_clock(const ControlLine& line) {
+  const std::optional<std::uint64_t> ticks = line.value(0).unsigned_integer();
+  const std::optional<std::int64_t> wall = line.value(1).integer();
+  const std::optional<double> ratio = line.value(2).any_number();
+  if (!ticks || !wall || !ratio) return useless("a clock that is not understood");
+  const TickScale clock{*ticks, *wall, *ratio};
   if (!std::isfinite(clock.nanos_per_tick) || clock.nanos_per_tick < 0) return useless("a clock that does not run forwards");
   clock_ = clock;
   return {};
 }
 
-Result<void> NativeSource::take_memory(const nlohmann::json& line, std::vector<net::Fd>& passed) {
+Result<void> NativeSource::take_memory(const ControlLine& line, std::vector<net::Fd>& passed) {
   std::optional<net::Fd> fd = take_first(passed);
-  const std::optional<std::uint64_t> capacity = number_at(line, 1);
+  const std::optional<std::uint64_t> capacity = line.value(0).unsigned_integer();
   if (!fd || !capacity || memory_ || gave_up_) return useless("memory without a descriptor or a capacity, or a second time");
   Result<SharedMemory> memory = SharedMemory::adopt(std::move(*fd));
   if (!memory) return memory.error();
@@ -107,8 +108,8 @@ Result<void> NativeSource::take_memory(const nlohmann::json& line, std::vector<n
   return {};
 }
 
-Result<void> NativeSource::take_rings(const nlohmann::json& line) {
-  const std::optional<std::uint64_t> count = number_at(line, 1);
+Result<void> NativeSource::take_rings(const ControlLine& line) {
+  const std::optional<std::uint64_t> count = line.value(0).unsigned_integer();
   if (!count || !memory_ || !names_memory_) return useless("rings without memory and names");
   while (rings_.size() < *count) {
     const std::size_t bytes = sizeof(RingPage) + capacity_;
@@ -128,15 +129,42 @@ Result<void> NativeSource::take_rings(const nlohmann::json& line) {
 Result<void> NativeSource::take_raw(std::string_view& data, TimePoint now) {
   const std::size_t size = std::min(raw_left_, data.size());
   const auto* from = reinterpret_cast<const std::byte*>(data.data());
-  raw_.insert(raw_.end(), from, from + size);
+  const bool lacks_room = raw_kind_ != Raw::skipped && !make_raw_room(size);
+  if (lacks_room) raw_kind_ = Raw::skipped;
+  if (raw_kind_ != Raw::skipped) raw_.insert(raw_.end(), from, from + size);
   data.remove_prefix(size);
   raw_left_ -= size;
-  if (raw_left_ != 0) return {};
+  if (lacks_room) return Error{std::make_error_code(std::errc::not_enough_memory), "no room for native bytes (max_buffered)"};
+  if (raw_left_ != 0 || raw_kind_ == Raw::skipped) return {};
   now_ = now;
   const bool good = raw_kind_ == Raw::names ? take_names(raw_) : read_records(raw_, *this);
-  if (raw_.capacity() > 4 * RingReader::block_bytes) std::vector<std::byte>().swap(raw_);
+  if (raw_.capacity() > 4 * RingReader::block_bytes) release_raw();
   if (good) return {};
   return useless(raw_kind_ == Raw::names ? "names that are none" : "records that are none");
+}
+
+/// It grows as the bytes come, not as they were announced.
+bool NativeSource::make_raw_room(std::size_t more) {
+  const std::size_t before = raw_.capacity(), needed = raw_.size() + more;
+  if (needed <= before) return true;
+  const std::size_t wanted = std::min(std::max<std::size_t>(std::bit_ceil(needed), 4096), raw_.size() + raw_left_);
+  if (budget_.used - before + wanted > budget_.limit) {
+    release_raw();
+    return false;
+  }
+  try {
+    raw_.reserve(wanted);
+  } catch (const std::bad_alloc&) {
+    release_raw();
+    return false;
+  }
+  budget_.used += raw_.capacity() - before;
+  return true;
+}
+
+void NativeSource::release_raw() noexcept {
+  budget_.used -= raw_.capacity();
+  std::vector<std::byte>().swap(raw_);
 }
 
 std::size_t NativeSource::drain(std::size_t limit, TimePoint now) {

@@ -3,12 +3,11 @@
 // Spans go from there into the store (docs/wire_format.md, "Native").
 //
 //   control line ─▶ clock, names, memory, rings                  rings ─ drain() ─▶ SpanStore
-//   ["records",ring,bytes] and bytes ─▶ take_raw() ──────────────────────────────▶ SpanStore
+//   ["records",bytes] and bytes ─▶ take_raw() ───────────────────────────────────▶ SpanStore
 //   the connection has ended ─▶ finish(): what is left in the rings, and spans that are open and will never end
 
 #include <chrono>
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,7 +16,8 @@
 #include "collect/ring_reader.hpp"
 #include "collect/span_store.hpp"
 #include "net/fd.hpp"
-#include "text/json.hpp"
+#include "net/line_splitter.hpp"
+#include "trace/control_line.hpp"
 #include "weir/collect/collector.hpp"
 #include "weir/core/clock.hpp"
 
@@ -35,17 +35,19 @@ class NativeSource final : RecordVisitor {
   using TimePoint = SpanStore::TimePoint;
   static constexpr std::size_t max_raw = 512u << 10;  // bytes after one line
 
-  NativeSource(SpanStore& store, CollectorStats& stats, NativeBounds& bounds, RingReader::Buffer& buffer)
-      : store_(store), stats_(stats), bounds_(bounds), buffer_(buffer) {}
+  /// `budget`: what waits for the rest of its bytes counts there.
+  NativeSource(SpanStore& store, CollectorStats& stats, NativeBounds& bounds, net::BufferBudget& budget, RingReader::Buffer& buffer)
+      : store_(store), stats_(stats), bounds_(bounds), budget_(budget), buffer_(buffer) {}
   ~NativeSource();
   NativeSource(const NativeSource&) = delete;
   NativeSource& operator=(const NativeSource&) = delete;
 
   void set_service(std::uint32_t service) noexcept { service_ = service; }
-  /// One of the native lines, by its name. `passed`: descriptors that have come; it takes those that belong to the line.
+  /// One of the native lines. `passed`: descriptors that have come; it takes those that belong to the line.
   /// Error: the line is of no use, and why.
-  Result<void> take_line(std::string_view name, const nlohmann::json& line, std::vector<net::Fd>& passed);
-  /// A line said that raw bytes follow: takes them from the front of `data`, until there are all.
+  Result<void> take_line(const ControlLine& line, std::vector<net::Fd>& passed);
+  /// A line said that raw bytes follow: takes them from the front of `data`, until there are all. Error: they are of no use, and why;
+  /// std::errc::not_enough_memory: there is no room for them, and what is left of them will be skipped.
   Result<void> take_raw(std::string_view& data, TimePoint now);
   bool wants_raw() const noexcept { return raw_left_ != 0; }
   /// Its memory is not read, for whatever reason, and never will be: it is to send records. True once.
@@ -66,6 +68,8 @@ class NativeSource final : RecordVisitor {
  private:
   void give_up_memory() noexcept;
   void release_rings() noexcept;
+  bool make_raw_room(std::size_t more);
+  void release_raw() noexcept;
   Result<void> take_shared_names(std::vector<net::Fd>& passed);
   void span(std::span<std::byte> record) override;
   bool map_attributes(std::span<std::byte> attributes, unsigned count);
@@ -75,15 +79,16 @@ class NativeSource final : RecordVisitor {
   std::uint32_t late_name(std::uint32_t id);
   void read_names();
   bool take_names(std::span<const std::byte> entries);
-  Result<void> take_clock(const nlohmann::json& line);
-  Result<void> take_memory(const nlohmann::json& line, std::vector<net::Fd>& passed);
-  Result<void> take_rings(const nlohmann::json& line);
+  Result<void> take_clock(const ControlLine& line);
+  Result<void> take_memory(const ControlLine& line, std::vector<net::Fd>& passed);
+  Result<void> take_rings(const ControlLine& line);
 
   static constexpr std::uint32_t unknown_name = UINT32_MAX;
 
   SpanStore& store_;
   CollectorStats& stats_;
   NativeBounds& bounds_;
+  net::BufferBudget& budget_;
   RingReader::Buffer& buffer_;
   std::uint32_t service_ = 0;
   TimePoint now_{};
@@ -96,7 +101,7 @@ class NativeSource final : RecordVisitor {
   std::vector<RingReader> rings_;
   bool woken_ = false, gave_up_ = false, tell_gave_up_ = false;
   std::uint64_t read_spans_ = 0;
-  enum class Raw { names, records } raw_kind_ = Raw::names;
+  enum class Raw { names, records, skipped } raw_kind_ = Raw::names;
   std::size_t raw_left_ = 0;
   std::vector<std::byte> raw_;
 };

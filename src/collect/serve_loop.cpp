@@ -49,8 +49,8 @@ ServeLoop::ServeLoop(net::UnixListener& listener, const net::EventFd& wake, Core
       options_(options),
       logger_(logger),
       max_connections_(connection_limit(options.max_connections)),
-      intake_(core.store, core.stats, core.serving, core.on_loss, options, logger),
       budget_{options.max_buffered, 0},
+      intake_(core.store, core.stats, core.serving, core.on_loss, options, budget_, logger),
       buffer_(std::make_unique<char[]>(quantum)) {}
 
 Result<void> ServeLoop::run(const std::function<bool()>& stopping) {
@@ -103,7 +103,7 @@ std::chrono::nanoseconds ServeLoop::timeout_from(TimePoint now) {
     const std::lock_guard locked(core_.serving);
     due = std::min(due, core_.store.next_deadline());
   }
-  if (sharing_ != 0) due = std::min(due, look_for_open_);
+  if (!sharing_.empty()) due = std::min(due, look_for_open_);
   if (connections_.size() * 10 >= max_connections_ * 9) due = std::min(due, next_idle_scan_);
   if (due == TimePoint::max()) return std::chrono::nanoseconds{-1};
   return std::clamp<std::chrono::nanoseconds>(due - now, std::chrono::nanoseconds{0}, std::chrono::minutes{1});
@@ -200,7 +200,7 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
     while (!data.empty()) {
       if (connection.source.native && connection.source.native->wants_raw()) {
         intake_.take_raw(data, connection.source, now);
-        useful = true;
+        useful |= !connection.source.native->wants_raw();
         continue;
       }
       std::string_view line;
@@ -213,7 +213,8 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
     }
   }
   if (!connection.source.reply.empty()) answer(connection);
-  if (!connection.lines.incomplete()) {
+  note_sharing(connection);
+  if (!connection.incomplete()) {
     if (useful) connection.idle_since = TimePoint::max();
   } else if (useful || connection.idle_since == TimePoint::max()) {
     connection.idle_since = now;
@@ -226,27 +227,32 @@ void ServeLoop::answer(Connection& connection) {
   (void)net::send_some(connection.fd.get(), reply.data(), reply.size());
 }
 
-void ServeLoop::drain_rings(TimePoint now) {
-  sharing_ = 0;
-  bool woken = false;
-  for (const auto& [fd, connection] : connections_) {
-    if (!connection->source.native || connection->source.native->rings() == 0) continue;
-    ++sharing_;
-    woken |= connection->source.native->woken();
+void ServeLoop::note_sharing(Connection& connection) {
+  const bool shares = connection.source.native && connection.source.native->rings() != 0;
+  if (shares == connection.sharing) return;
+  if (shares) {
+    sharing_.push_back(&connection);
+  } else {
+    std::erase(sharing_, &connection);
   }
-  if (sharing_ == 0) {
+  connection.sharing = shares;
+}
+
+void ServeLoop::drain_rings(TimePoint now) {
+  if (sharing_.empty()) {
     look_again_ = TimePoint::max();
     return;
   }
+  bool woken = false;
+  for (const Connection* connection : sharing_) woken |= connection->source.native->woken();
   const bool look_for_open = now >= look_for_open_;
   if (look_for_open) look_for_open_ = now + open_interval;
   if (!woken && now < look_again_ && !look_for_open) return;
   std::size_t bytes = 0;
-  for (const auto& [fd, connection] : connections_) {
-    if (!connection->source.native) continue;
+  for (Connection* connection : sharing_) {
     const std::lock_guard locked(core_.serving);
     bytes += intake_.drain(connection->source, ring_quantum, now);
-    if (look_for_open) connection->source.native->look_for_open(now);
+    if (look_for_open) intake_.look_for_open(connection->source, now);
   }
   // Much: there will be more at once. Little: soon. None: later and later, then not before they say so.
   if (bytes >= ring_quantum / 4) {
@@ -281,6 +287,7 @@ void ServeLoop::close(int fd) {
 void ServeLoop::end(Connection& connection, TimePoint now) {
   const std::lock_guard locked(core_.serving);
   intake_.ended(connection.source, now);
+  note_sharing(connection);
 }
 
 void ServeLoop::drop_idle(TimePoint now) {

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "collect/intake.hpp"
 #include "collect/span_store.hpp"
@@ -55,6 +56,9 @@ class ServeLoop {
     Source source;
     net::LineSplitter lines;
     TimePoint idle_since;  // nothing of use, or half a line, since then; max(): whole lines only
+    bool sharing = false;  // in sharing_
+
+    bool incomplete() const { return lines.incomplete() || (source.native && source.native->wants_raw()); }
   };
   static constexpr std::chrono::microseconds no_pause{0}, first_pause{100}, last_pause{10'000};
   using Connections = std::unordered_map<int, std::unique_ptr<Connection>>;
@@ -70,6 +74,7 @@ class ServeLoop {
   bool read_once(Connection& connection, std::size_t limit, TimePoint now, std::size_t& received);
   void take_lines(Connection& connection, std::string_view data, TimePoint now);
   void answer(Connection& connection);
+  void note_sharing(Connection& connection);
   /// Reads the rings of all services, and decides when to look again.
   void drain_rings(TimePoint now);
   void take_rest(Connection& connection, TimePoint now);
@@ -88,12 +93,12 @@ class ServeLoop {
   const CollectorOptions& options_;
   Logger& logger_;
   std::size_t max_connections_;
-  Intake intake_;
   net::BufferBudget budget_;
+  Intake intake_;
   net::Fd epoll_;
   std::unique_ptr<char[]> buffer_;
   Connections connections_;                     // by descriptor
-  std::size_t sharing_ = 0;                     // connections with rings
+  std::vector<Connection*> sharing_;            // those with rings
   std::chrono::microseconds pause_ = no_pause;  // until the rings are looked at again
   TimePoint look_again_ = TimePoint::max(), look_for_open_ = TimePoint::min();
   bool paused_ = false;

@@ -27,12 +27,12 @@ void NativeLink::look(RingSet& rings, const TickCalibration& calibration, bool u
   constexpr std::chrono::seconds clock_interval{1};
   const std::vector<ReaderRing*>& all = rings.refresh();
   if (const RingMemory* memory = rings.memory(); memory != nullptr && !told_memory_) {
-    told_memory_ = true;
     lines_.push_back({"[\"memory\"," + std::to_string(memory->slot_bytes() - sizeof(RingPage)) + "]\n", memory->fd(), 0});
+    told_memory_ = true;  // after what may throw
   }
   if (announced_ < all.size()) {
+    lines_.push_back({"[\"rings\"," + std::to_string(all.size()) + "]\n", -1, all.size()});
     announced_ = all.size();
-    lines_.push_back({"[\"rings\"," + std::to_string(announced_) + "]\n", -1, announced_});
   }
   bool moved = false, unread = false;
   for (ReaderRing* ring : all) {
@@ -42,8 +42,8 @@ void NativeLink::look(RingSet& rings, const TickCalibration& calibration, bool u
     ring->seen_tail = tail;
   }
   if (const auto now = std::chrono::steady_clock::now(); (moved || unread) && now - told_clock_ >= clock_interval) {
-    told_clock_ = now;
     add(clock_line(calibration.scale()));
+    told_clock_ = now;
   }
   if (unread && (urgent || !moved) && lines_.empty()) add("[\"wake\"]\n");
 }

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include <atomic>
+#include <memory>
 #include <random>
 #include <thread>
 
@@ -10,6 +11,7 @@
 #include "support/catch.hpp"
 #include "support/eventually.hpp"
 #include "support/native_client.hpp"
+#include "support/running_collector.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/collect/collector.hpp"
 #include "weir/core/ids.hpp"
@@ -27,34 +29,11 @@ using weir::testing::TestRecord;
 
 namespace {
 
-class Silent final : public Logger {
+class Running : public weir::testing::RunningCollector {
  public:
-  void log(Level, std::string_view, std::span<const Attribute>) noexcept override {}
-};
-Silent silent;
-
-class Running {
- public:
-  explicit Running(CollectorOptions options = {}) : collector_(dir_ / "s", quiet(options)) {
-    collector_.on_span_complete([this](std::string_view, const Span& span) {
-      std::lock_guard lock(mutex_);
-      spans_.push_back(span);
-    });
-    REQUIRE(collector_.listen());
-    thread_ = std::thread([this] { (void)collector_.serve(stop_.token()); });
-  }
-  ~Running() {
-    stop_.request_stop();
-    thread_.join();
-  }
-  std::string path() const { return collector_.socket_path(); }
-  CollectorStats stats() const { return collector_.stats(); }
-  std::vector<Span> spans() {
-    std::lock_guard lock(mutex_);
-    return spans_;
-  }
+  explicit Running(CollectorOptions options = {}) : Running(std::make_unique<ScratchDir>(), options) {}
   bool wait_for(std::size_t count) {
-    return eventually([&] { return spans().size() >= count; });
+    return eventually([&] { return this->count() >= count; });
   }
   /// An honest service still gets everything through.
   void check_alive() {
@@ -74,16 +53,9 @@ class Running {
   }
 
  private:
-  static CollectorOptions quiet(CollectorOptions options) {
-    options.logger = &silent;
-    return options;
-  }
-  ScratchDir dir_;
-  Collector collector_;
-  StopSource stop_;
-  std::mutex mutex_;
-  std::vector<Span> spans_;
-  std::thread thread_;
+  Running(std::unique_ptr<ScratchDir> dir, const CollectorOptions& options) : RunningCollector(*dir / "s", options), dir_(std::move(dir)) {}
+
+  std::unique_ptr<ScratchDir> dir_;
 };
 
 /// Lines that the collector has refused.
@@ -372,6 +344,40 @@ TEST_CASE("clocks and raw bytes that lie are refused") {
   SECTION("rings without memory") { line = R"(["rings",1])"; }
   client.line(line);
   CHECK(eventually([&] { return refused(collector) >= 1; }));
+  collector.check_alive();
+}
+
+TEST_CASE("announced bytes of which half have come are bounded by max_buffered, and cost the others nothing") {
+  CollectorOptions options;
+  options.max_buffered = 200'000;
+  Running collector(options);
+  NativeClient client(collector.path());
+  client.line(R"(["records",400000])");
+  client.send(std::string(300'000, 'x'));
+  CHECK(eventually([&] { return collector.stats().rejected_no_room == 1; }));
+  collector.check_alive();
+  client.send(std::string(100'000, 'x') + "{\"type\":9}\n");
+  CHECK(eventually([&] { return collector.stats().rejected_field == 1; }));  // a line again
+  CHECK(refused(collector) == 0);
+  client.line(R"(["records",100000])");
+  client.send(std::string(100'000, 'x'));
+  CHECK(eventually([&] { return refused(collector) == 1; }));  // what was skipped took no room
+}
+
+TEST_CASE("near max_connections those who announce bytes and send few of them make room") {
+  CollectorOptions options;
+  options.max_connections = 4;
+  options.idle_limit = std::chrono::milliseconds{20};
+  Running collector(options);
+  std::vector<std::unique_ptr<NativeClient>> slow;
+  for (int i = 0; i < 4; ++i) {
+    slow.push_back(std::make_unique<NativeClient>(collector.path()));
+    slow.back()->line(R"(["records",400000])");
+  }
+  CHECK(eventually([&] {
+    for (auto& client : slow) client->send("x");
+    return collector.stats().dropped_idle >= 1;
+  }));
   collector.check_alive();
 }
 

@@ -29,10 +29,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const CollectorOptions options;
   std::uint64_t lost = 0;
   const LossCallback on_loss = [&](std::string_view, std::uint64_t spans) { lost += spans; };
-  Intake intake(store, stats, held, on_loss, options, silent);
+  net::BufferBudget budget{1 << 20, 0};
+  Intake intake(store, stats, held, on_loss, options, budget, silent);
   Source source{"fuzz"};
   const auto now = TimePoint{};
-  net::BufferBudget budget{1 << 20, 0};
   net::LineSplitter lines(1 << 16, budget);
   std::string_view rest(reinterpret_cast<const char*>(data), size), line;
   std::uint64_t taken = 0;
@@ -47,6 +47,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   if (source.service.size() > 256 || taken > stats.lines) std::abort();
   intake.ended(source, now);
+  if (budget.used > (1 << 16) + 8) std::abort();  // half a line
   store.complete_all(now);
   const TraceStoreStats kept = store.stats();
   if (kept.pending != 0 || kept.open_traces != 0) std::abort();

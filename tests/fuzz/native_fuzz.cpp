@@ -6,7 +6,6 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "collect/native_source.hpp"
@@ -16,6 +15,17 @@ using namespace weir;
 using namespace weir::detail;
 using weir::testing::Names;
 using weir::testing::Rings;
+
+namespace {
+
+ControlValue number(std::uint64_t number) {
+  ControlValue value;
+  value.type = ControlValue::Type::unsigned_integer;
+  value.number = number;
+  return value;
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   constexpr std::size_t capacity = 4096;
@@ -41,15 +51,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   CollectorStats stats;
   NativeBounds bounds{10, 1 << 20};
   static RingReader::Buffer buffer;
-  NativeSource source(store, stats, bounds, buffer);
+  net::BufferBudget budget{1 << 20, 0};
+  NativeSource source(store, stats, bounds, budget, buffer);
   source.set_service(store.intern_service("fuzz"));
   std::vector<net::Fd> passed;
   passed.emplace_back(::dup(names.memory().fd()));
   passed.emplace_back(::dup(rings.memory().fd()));
   const auto now = SpanStore::TimePoint{};
-  if (!source.take_line("names", nlohmann::json::array({"names"}), passed)) std::abort();
-  if (!source.take_line("memory", nlohmann::json::array({"memory", capacity}), passed)) std::abort();
-  (void)source.take_line("rings", nlohmann::json::array({"rings", 1u}), passed);
+  if (!source.take_line({"names", {}, {}}, passed)) std::abort();
+  if (!source.take_line({"memory", {number(capacity)}, {}}, passed)) std::abort();
+  (void)source.take_line({"rings", {number(1)}, {}}, passed);
   const std::size_t bytes = source.drain(1 << 20, now);
   const std::uint64_t tail = acknowledged(rings.page()).tail;
   if (bytes != tail || tail > capacity) std::abort();

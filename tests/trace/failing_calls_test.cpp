@@ -1,5 +1,5 @@
-// System calls that fail. For each call and each n, the n-th one of it fails once while a service traces to a native collector
-// and stops; nothing crashes or hangs, and the counts add up.
+// System calls that fail, and memory that there is none of. For each call and each n, the n-th one of it fails once while a service
+// traces to a native collector and stops; nothing crashes or hangs, and the counts add up.
 #include "support/catch.hpp"
 #include "support/sanitizers.hpp"
 
@@ -17,11 +17,14 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdarg>
+#include <cstdlib>
+#include <new>
 #include <string>
 #include <system_error>
 #include <thread>
 
 #include "support/eventually.hpp"
+#include "support/running_collector.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/collect/collector.hpp"
 #include "weir/trace/socket_sender.hpp"
@@ -31,6 +34,7 @@ using namespace std::chrono_literals;
 using namespace weir;
 using weir::testing::eventually;
 using weir::testing::ScratchDir;
+using weir::testing::silent;
 
 namespace {
 
@@ -38,7 +42,7 @@ namespace {
 struct Fault {
   const char* call = nullptr;
   std::atomic<long> countdown{-1};  // 0: it failed
-  int error = 0;
+  int error = 0;                    // of `new`: none
 } fault;
 
 bool fails(std::string_view call) {
@@ -99,18 +103,24 @@ extern "C" int fcntl(int fd, int command, ...) {
   va_end(arguments);
   return fails("fcntl") ? -1 : real(fd, command, argument);
 }
+/// Fails in the thread that sends, and in the one that serves.
+void* operator new(std::size_t size) {
+  if (fault.call != nullptr && std::string_view(fault.call).starts_with("weir-")) {
+    char name[16] = {};
+    ::pthread_getname_np(::pthread_self(), name, sizeof name);
+    if (fails(name)) throw std::bad_alloc();
+  }
+  if (void* const memory = std::malloc(size != 0 ? size : 1)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*body)(void*), void* argument) noexcept {
   static auto* const real = next<int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)>("pthread_create");
   return fails("pthread_create") ? EAGAIN : real(thread, attributes, body, argument);
 }
 
 namespace {
-
-class Silent final : public Logger {
- public:
-  void log(Level, std::string_view, std::span<const Attribute>) noexcept override {}
-};
-Silent silent;
 
 /// A service that traces to a collector beside it. `fault` may strike at any moment of the tracer's life.
 void trace_and_stop(const std::string& directory, Wire wire, const char* call) {
@@ -122,7 +132,8 @@ void trace_and_stop(const std::string& directory, Wire wire, const char* call) {
   StopSource stop;
   std::atomic<bool> serving{true};
   std::thread thread([&] {
-    // A kernel that refuses to wait ends a serve; whoever runs a collector starts it again.
+    ::pthread_setname_np(::pthread_self(), "weir-serve");
+    // A kernel that refuses to wait, or to give memory for a connection, ends a serve; whoever runs a collector starts it again.
     while (!collector.serve(stop.token()) && !stop.stop_requested()) {
       if (!collector.listen()) break;
     }
@@ -175,16 +186,17 @@ TEST_CASE("whatever call fails, at whatever moment, the service goes on and the 
     const char* call;
     int error;
   };
-  const Case cases[] = {
-      {"send", ENOBUFS},         {"send", EPIPE},         {"sendmsg", ECONNRESET}, {"sendmsg", ETOOMANYREFS}, {"recv", ECONNRESET},
-      {"recvmsg", ENOMEM},       {"socket", EMFILE},      {"connect", EAGAIN},     {"connect", EINTR},        {"accept4", EMFILE},
-      {"accept4", ECONNABORTED}, {"getsockopt", ENOBUFS}, {"epoll_ctl", ENOSPC},   {"epoll_wait", EINTR},     {"poll", EINTR},
-      {"poll", ENOMEM},          {"ppoll", EINTR},        {"eventfd", EMFILE},     {"memfd_create", ENOSYS},  {"ftruncate", ENOSPC},
-      {"madvise", EINVAL},       {"fstat", EIO},          {"mmap", ENOMEM},        {"fcntl", EPERM},          {"pthread_create", EAGAIN}};
+  const Case cases[] = {{"send", ENOBUFS},          {"send", EPIPE},       {"sendmsg", ECONNRESET},   {"sendmsg", ETOOMANYREFS},
+                        {"recv", ECONNRESET},       {"recvmsg", ENOMEM},   {"socket", EMFILE},        {"connect", EAGAIN},
+                        {"connect", EINTR},         {"accept4", EMFILE},   {"accept4", ECONNABORTED}, {"getsockopt", ENOBUFS},
+                        {"epoll_ctl", ENOSPC},      {"epoll_wait", EINTR}, {"poll", EINTR},           {"poll", ENOMEM},
+                        {"ppoll", EINTR},           {"eventfd", EMFILE},   {"memfd_create", ENOSYS},  {"ftruncate", ENOSPC},
+                        {"madvise", EINVAL},        {"fstat", EIO},        {"mmap", ENOMEM},          {"fcntl", EPERM},
+                        {"pthread_create", EAGAIN}, {"weir-send", 0},      {"weir-serve", 0}};
   ScratchDir dir;
   for (const Case& one : cases) {
     for (const Wire wire : {Wire::automatic, Wire::json}) {
-      for (long n = 1; n <= 40; ++n) {
+      for (long n = 1; n <= 60; ++n) {
         CAPTURE(one.call, one.error, n, static_cast<int>(wire));
         fault.error = one.error;
         fault.countdown = n;

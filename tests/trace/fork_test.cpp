@@ -10,6 +10,7 @@
 #include "support/child.hpp"
 #include "support/eventually.hpp"
 #include "support/process.hpp"
+#include "support/running_collector.hpp"
 #include "support/sanitizers.hpp"
 #include "support/scratch_dir.hpp"
 #include "trace/native_marks.hpp"
@@ -24,14 +25,9 @@ using weir::testing::MarkedSpans;
 using weir::testing::Marks;
 using weir::testing::Process;
 using weir::testing::ScratchDir;
+using weir::testing::silent;
 
 namespace {
-
-class Silent final : public Logger {
- public:
-  void log(Level, std::string_view, std::span<const Attribute>) noexcept override {}
-};
-Silent silent;
 
 struct Setup {
   explicit Setup(Wire wire) : marks(map_marks(dir / "marks")), collector({WEIR_NATIVE_PROGRAM, "collect", dir / "s", dir / "marks"}) {
@@ -93,7 +89,7 @@ TEST_CASE("a thousand forks beside threads that emit: each process sends its own
     threads.emplace_back([&] {
       while (!done) {
         for (int i = 0; i < 10; ++i) MarkedSpans::emit(*setup.tracer, next++);
-        std::this_thread::sleep_for(1ms);  // a pace
+        (void)setup.tracer->flush(1s);  // a pace
       }
     });
   }

@@ -6,6 +6,7 @@
 #include "support/catch.hpp"
 #include "support/eventually.hpp"
 #include "support/process.hpp"
+#include "support/running_collector.hpp"
 #include "support/sanitizers.hpp"
 #include "support/scratch_dir.hpp"
 #include "trace/native_marks.hpp"
@@ -20,16 +21,7 @@ using weir::testing::MarkedSpans;
 using weir::testing::Marks;
 using weir::testing::Process;
 using weir::testing::ScratchDir;
-
-namespace {
-
-class Silent final : public Logger {
- public:
-  void log(Level, std::string_view, std::span<const Attribute>) noexcept override {}
-};
-Silent silent;
-
-}  // namespace
+using weir::testing::silent;
 
 TEST_CASE("what a service wrote before it was killed arrives, and nothing is misread, 200 times") {
   std::mt19937 random(3);

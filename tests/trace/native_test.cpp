@@ -14,6 +14,7 @@
 
 #include "support/catch.hpp"
 #include "support/eventually.hpp"
+#include "support/running_collector.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/collect/collector.hpp"
 #include "weir/trace/socket_sender.hpp"
@@ -22,54 +23,11 @@
 using namespace std::chrono_literals;
 using namespace weir;
 using weir::testing::eventually;
+using weir::testing::RunningCollector;
 using weir::testing::ScratchDir;
+using weir::testing::silent;
 
 namespace {
-
-class Silent final : public Logger {
- public:
-  void log(Level, std::string_view, std::span<const Attribute>) noexcept override {}
-};
-Silent silent;
-
-/// A collector on a thread of its own, that keeps the spans it was told of.
-class Running {
- public:
-  explicit Running(const std::string& path, CollectorOptions options = {}) : collector_(path, quiet(options)) {
-    collector_.on_span_complete([this](std::string_view, const Span& span) {
-      std::lock_guard lock(mutex_);
-      spans_.push_back(span);
-    });
-    const Result<void> bound = collector_.listen();
-    if (!bound) throw std::runtime_error(bound.error().message);
-    thread_ = std::thread([this] { (void)collector_.serve(stop_.token()); });
-  }
-  ~Running() { stop(); }
-  void stop() {
-    stop_.request_stop();
-    if (thread_.joinable()) thread_.join();
-  }
-  std::vector<Span> spans() {
-    std::lock_guard lock(mutex_);
-    return spans_;
-  }
-  std::size_t count() {
-    std::lock_guard lock(mutex_);
-    return spans_.size();
-  }
-  CollectorStats stats() { return collector_.stats(); }
-
- private:
-  static CollectorOptions quiet(CollectorOptions options) {
-    options.logger = &silent;
-    return options;
-  }
-  Collector collector_;
-  StopSource stop_;
-  std::mutex mutex_;
-  std::vector<Span> spans_;
-  std::thread thread_;
-};
 
 SocketSenderOptions natively() {
   SocketSenderOptions options;
@@ -88,7 +46,7 @@ TEST_CASE("what a service traces is read out of its memory, with all that it say
   ScratchDir dir;
   CollectorOptions options;
   options.shared_memory = memory;
-  Running collector(dir / "s", options);
+  RunningCollector collector(dir / "s", options);
   Tracer tracer{SocketSender{dir / "s", natively()}, {.service_name = "checkout"}};
   const Timestamp before = std::chrono::system_clock::now();
   std::string trace, root;
@@ -143,7 +101,7 @@ TEST_CASE("a tracer that is told to sends lines, and so does one whose collector
   const bool asked = GENERATE(true, false);
   CollectorOptions options;
   options.native = asked;
-  Running collector(dir / "s", options);
+  RunningCollector collector(dir / "s", options);
   SocketSenderOptions sending;
   if (asked) sending.wire = Wire::json;
   Tracer tracer{SocketSender{dir / "s", sending}};
@@ -156,7 +114,7 @@ TEST_CASE("a tracer that is told to sends lines, and so does one whose collector
 
 TEST_CASE("without memory that can be shared records travel over the socket") {
   ScratchDir dir;
-  Running collector(dir / "s");
+  RunningCollector collector(dir / "s");
   rlimit before{};
   REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
   const rlimit small{1 << 20, before.rlim_max};
@@ -176,7 +134,7 @@ TEST_CASE("a collector that can read no more rings gets the records over the soc
   ScratchDir dir;
   CollectorOptions options;
   options.max_rings = 2;
-  Running collector(dir / "s", options);
+  RunningCollector collector(dir / "s", options);
   Tracer tracer{SocketSender{dir / "s", natively()}};
   for (int i = 0; i < 100; ++i) ScopedSpan span = tracer.enter("x");
   REQUIRE(tracer.flush(10s).pending == 0);
@@ -201,7 +159,7 @@ TEST_CASE("everything that four threads emit arrives once, natively") {
   ScratchDir dir;
   CollectorOptions options;
   options.shared_memory = memory;
-  Running collector(dir / "s", options);
+  RunningCollector collector(dir / "s", options);
   SocketSenderOptions sending = natively();
   sending.ring_bytes = 64 << 10;
   Tracer tracer{SocketSender{dir / "s", sending}};
@@ -243,7 +201,7 @@ TEST_CASE("a collector that comes later, and each that follows, finds what was n
     for (int i = 0; i < 200; ++i, ++emitted) ScopedSpan span = tracer.enter("between");  // nobody is there
     CollectorOptions options;
     options.shared_memory = memory;
-    Running collector(dir / "s", options);
+    RunningCollector collector(dir / "s", options);
     for (int i = 0; i < 200; ++i, ++emitted) ScopedSpan span = tracer.enter("while it is there");
     CHECK(tracer.flush(20s).pending == 0);
     collector.stop();
@@ -262,7 +220,7 @@ TEST_CASE("a tracer goes from a native collector to one of lines and back, and e
   for (int life = 0; life < 6; ++life) {
     CollectorOptions options;
     options.native = life % 2 == 0;
-    Running collector(dir / "s", options);
+    RunningCollector collector(dir / "s", options);
     for (int i = 0; i < 300; ++i, ++emitted) ScopedSpan span = tracer.enter("x");
     CHECK(tracer.flush(20s).pending == 0);
     collector.stop();
@@ -274,7 +232,7 @@ TEST_CASE("a tracer goes from a native collector to one of lines and back, and e
 
 TEST_CASE("a span that is open for a while is known before it ends, once") {
   ScratchDir dir;
-  Running collector(dir / "s");
+  RunningCollector collector(dir / "s");
   Tracer tracer{SocketSender{dir / "s", natively()}};
   {
     ScopedSpan span = tracer.enter("long");
@@ -289,7 +247,7 @@ TEST_CASE("a span that is open for a while is known before it ends, once") {
 #if !defined(__SANITIZE_THREAD__)
 TEST_CASE("a service that is killed leaves what it wrote, and what was open is unfinished") {
   ScratchDir dir;
-  Running collector(dir / "s");
+  RunningCollector collector(dir / "s");
   for (int round = 0; round < 3; ++round) {
     const pid_t service = ::fork();
     if (service == 0) {
@@ -324,11 +282,10 @@ TEST_CASE("a stopped collector costs the service nothing, and gets what was writ
   REQUIRE(::pipe(told) == 0);
   const pid_t other = ::fork();
   if (other == 0) {
-    Running collector(dir / "s");
+    RunningCollector collector(dir / "s");
     char byte = 'r';
     (void)!::write(told[1], &byte, 1);
-    while (collector.count() < 1001) ::usleep(1000);
-    ::_exit(collector.count() == 1001 ? 0 : 1);
+    ::_exit(eventually([&] { return collector.count() >= 1001; }) && collector.count() == 1001 ? 0 : 1);
   }
   char byte = 0;
   REQUIRE(::read(told[0], &byte, 1) == 1);
@@ -353,7 +310,7 @@ TEST_CASE("a stopped collector costs the service nothing, and gets what was writ
 
 TEST_CASE("the child of a fork has rings of its own, and leaves those of its parent alone") {
   ScratchDir dir;
-  Running collector(dir / "s");
+  RunningCollector collector(dir / "s");
   Tracer tracer{SocketSender{dir / "s", natively()}};
   ScopedSpan around = tracer.enter("around the fork");
   for (int i = 0; i < 20; ++i) {
