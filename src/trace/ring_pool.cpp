@@ -36,7 +36,6 @@ ThreadRing* RingPool::make(std::shared_ptr<RingMemory> memory, std::size_t slot)
 }
 
 std::size_t RingPool::slot_of(const ThreadRing& ring) noexcept { return static_cast<const PooledRing&>(ring).slot; }
-const RingMemory& RingPool::memory_of(const ThreadRing& ring) noexcept { return *static_cast<const PooledRing&>(ring).memory; }
 
 bool RingPool::charge(std::size_t slot_bytes, std::size_t max_total_bytes) noexcept {
   const std::size_t bytes = cost_of(slot_bytes);

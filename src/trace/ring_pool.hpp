@@ -21,7 +21,6 @@ class RingPool final : public ForkListener {
   ThreadRing* make(std::shared_ptr<RingMemory> memory, std::size_t slot) noexcept;
   /// The slot of a ring of make()'s, in the memory it was made in. For reading and for give_back().
   static std::size_t slot_of(const ThreadRing& ring) noexcept;
-  static const RingMemory& memory_of(const ThreadRing& ring) noexcept;
 
   /// Counts a ring of `slot_bytes` that takes memory. False: that would be more than `max_total_bytes`.
   bool charge(std::size_t slot_bytes, std::size_t max_total_bytes) noexcept;

@@ -97,6 +97,7 @@ class ScopedSpan {
   void decline(const detail::Position& parent) noexcept;
   void refuse(const detail::ThreadState& thread, const detail::Position& parent) noexcept;
   void become_special() noexcept;
+  std::uint32_t find_key(detail::ThreadRing* ring, Name key) const noexcept;
   void set_all(const Attributes& attributes) noexcept;
   void put_text(std::uint32_t key, std::string_view text) noexcept;
   void put_word(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept;

@@ -231,7 +231,6 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
     if (ring->orphaned()) {  // its tracer is gone
       if (thread.ring == ring) thread.ring = nullptr, section.tracer_id = 0;
       *link = ring->next;
-      ring->close();
       ring->let_go();
     } else {
       link = &ring->next;
@@ -319,7 +318,6 @@ inline void Process::end_thread(void*) noexcept {
   while (thread.rings != nullptr) {
     ThreadRing* ring = thread.rings;
     thread.rings = ring->next;
-    ring->close();
     ring->let_go();
   }
 }

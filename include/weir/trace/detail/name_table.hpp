@@ -4,7 +4,7 @@
 //
 // The table can be written out as it grows, to memory that the collector reads (share()).
 //
-// Bounded: 65,536 names and 16 MiB of text, names cut at 1 KiB. What comes later is id 0, "…overflow", and is counted.
+// Bounded: 65,535 names and 16 MiB of text, names cut at 1 KiB. What comes later is id 0, "…overflow", and is counted.
 
 #include <atomic>
 #include <cstdint>

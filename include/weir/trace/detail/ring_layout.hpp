@@ -2,7 +2,7 @@
 // How a ring looks in memory: one header page, then a power of two of data. Fixed layout, no pointers, no implicit padding:
 // the same bytes lie in a sealed memfd and are read by the collector (docs/wire_format.md).
 //
-//   page  ┌ identity │ head, counts (owner) │ acknowledged (reader) │ closed │ open spans: 64 × 48 bytes ┐  4096 bytes
+//   page  ┌ identity │ head, counts (owner) │ acknowledged (reader) │ open spans: 64 × 48 bytes ┐  4096 bytes
 //   data  ┌ record │ record │ … │ pad ┐                                                       capacity bytes
 //
 // A record is contiguous, a multiple of 16 bytes, and begins with a header word:
@@ -63,13 +63,11 @@ struct RingPage {
   } acknowledged[2];
   std::atomic<std::uint32_t> reader_left{0};  // 1: the last reader from another process will read no more
 
-  alignas(128) std::atomic<std::uint32_t> closed{0};  // the thread has ended
-
   alignas(512) OpenSpan open[open_slots] = {};
   std::byte reserved[512] = {};
 };
-static_assert(offsetof(RingPage, head) == 128 && offsetof(RingPage, current) == 256 && offsetof(RingPage, closed) == 384 &&
-              offsetof(RingPage, open) == 512 && sizeof(RingPage) == 4096);
+static_assert(offsetof(RingPage, head) == 128 && offsetof(RingPage, current) == 256 && offsetof(RingPage, open) == 512 &&
+              sizeof(RingPage) == 4096);
 
 /// What the reader of a ring has acknowledged.
 struct Acknowledgement {

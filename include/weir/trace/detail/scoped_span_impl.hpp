@@ -196,20 +196,20 @@ inline Context ScopedSpan::context() const noexcept {
 [[gnu::always_inline]] inline void ScopedSpan::set(Name key, AttributeValue value) noexcept {  // inline: the switch folds away
   detail::ThreadRing* ring = detail::thread_state.ring;  // any ring of this thread: ids are the process's
   const std::uint32_t* const known = ring != nullptr ? ring->known_name(key) : nullptr;
-  std::uint32_t id = 0;
-  if (known != nullptr) [[likely]] {
-    id = *known;
-  } else {
-    if (!recording()) return;  // in a signal handler, the thread may have the names' lock
-    const detail::SpanSection section(detail::thread_state);
-    id = ring != nullptr ? ring->name_id(key) : detail::intern(key.view());
-  }
+  const std::uint32_t id = known != nullptr ? *known : find_key(ring, key);
   switch (value.type()) {
     case AttributeValue::Type::string: return put_text(id, value.text());
     case AttributeValue::Type::integer: return put_word(id, value.type(), static_cast<std::uint64_t>(value.integer()));
     case AttributeValue::Type::real: return put_word(id, value.type(), std::bit_cast<std::uint64_t>(value.real()));
     case AttributeValue::Type::boolean: return put_word(id, value.type(), value.boolean() ? 1 : 0);
   }
+}
+
+/// Anything, if nothing is recorded: in a signal handler, the thread may have the names' lock.
+[[gnu::noinline, gnu::cold]] inline std::uint32_t ScopedSpan::find_key(detail::ThreadRing* ring, Name key) const noexcept {
+  if (!recording()) return 0;
+  const detail::SpanSection section(detail::thread_state);
+  return ring != nullptr ? ring->name_id(key) : detail::intern(key.view());
 }
 
 [[gnu::noinline]] inline void ScopedSpan::set_all(const Attributes& attributes) noexcept {

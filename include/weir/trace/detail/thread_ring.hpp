@@ -173,14 +173,11 @@ class alignas(128) ThreadRing {
   /// By the sender, of a ring whose thread has let go: makes it ready for another.
   void reopen() noexcept {
     owners_.store(2, std::memory_order_relaxed);
-    page_->closed.store(0, std::memory_order_relaxed);
     limit_ = position_;
     woken_at_ = UINT64_MAX;
     free_ = 0;
     reclaim_slots();
   }
-  /// By the owner, as its last act: no more records.
-  void close() noexcept { page_->closed.store(1, std::memory_order_release); }
   /// By each of the two owners, once.
   void let_go() noexcept {
     if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) release_(this);  // the last one sees all that the other did
