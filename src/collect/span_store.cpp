@@ -458,12 +458,16 @@ struct SpanStore::Impl : private TraceMemory {
   /// Hands on what the trace still has, and forgets it.
   void evict(KeptTrace& trace) {
     ++stats.evicted_traces;
-    if (const KeptTrace* const next = trace.next; next != nullptr) {  // traces leave in order, and their memory is cold
-      ChunkArena::prefetch(next->next);
-      prefetch_free(*next);
-    }
+    prefetch_after(trace);
     give_up_pending(trace);
     erase(trace);
+  }
+  /// Traces leave in order, and their memory is cold.
+  void prefetch_after(const KeptTrace& trace) const noexcept {
+    const KeptTrace* const next = trace.next;
+    if (next == nullptr) return;
+    ChunkArena::prefetch(next->next);
+    prefetch_free(*next);
   }
   void enforce_bounds() {
     if (pending_.size > options.max_pending || completed_.size > options.max_traces || bytes() > options.max_bytes) reduce();
@@ -486,6 +490,7 @@ struct SpanStore::Impl : private TraceMemory {
   }
   /// Requires: the trace is the first of open_.
   void complete_early(KeptTrace& trace) {
+    prefetch_after(trace);
     give_up_pending(trace);
     if (open_.front != &trace) return;  // gone with its last pending end
     if (published(trace) > 0) {
@@ -642,8 +647,10 @@ struct SpanStore::Impl : private TraceMemory {
     count_late(trace);
     ++stats.spans;
     if (parent_of(span).form == IdRef::Form::none) trace.root_ended = true;
-    const RecordContext before = recent_of(trace).context;
-    const std::span<const std::byte> record = writer_.write(span, recent_.context);
+    RecordContext& context = recent_of(trace).context;
+    RecordContext before;
+    if (on_span) before = context;
+    const std::span<const std::byte> record = writer_.write(span, context);
     if (bytes_of(trace) + chunks_to_add(trace, record.size()) * ChunkArena::cost > options.max_trace_bytes) {
       recent_.context.parent_known = false;
       ++stats.dropped_spans;
@@ -697,7 +704,8 @@ struct SpanStore::Impl : private TraceMemory {
     if (recent_.trace != &trace) {
       if (recent_.count > 0) recent_.trace->tidy = false;
       recent_.trace = &trace;
-      recent_.context = {trace.base, 0, false};
+      recent_.context.base = trace.base;  // one by one: as a whole it would go through memory, behind all that is being written
+      recent_.context.parent_known = false;
       recent_.count = 0;
     }
     return recent_;
