@@ -172,7 +172,7 @@ std::vector<bench::Row> bench::rows() {
       {.name = "OpenTelemetry, child with attributes", .run = otel_child_with_attributes, .role = Role::peer, .may_allocate = true},
       {.name = "OpenTelemetry, not sampled", .run = otel_not_sampled, .role = Role::peer, .may_allocate = true},
       {.name = "OpenTelemetry, no provider", .run = otel_no_provider, .role = Role::peer, .may_allocate = true},
-      {.name = "LTTng-UST, off", .run = lttng_session() ? nullptr : lttng_off, .role = Role::peer},
+      {.name = "LTTng-UST, off", .run = lttng_off, .role = Role::peer},
       {.name = "LTTng-UST, recording", .run = lttng_session() ? lttng_recording : nullptr, .role = Role::peer},
   };
 }

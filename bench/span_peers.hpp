@@ -111,8 +111,8 @@ inline constexpr void (*otel_not_sampled)(benchmark::State&) = nullptr;
 inline constexpr void (*otel_no_provider)(benchmark::State&) = nullptr;
 #endif
 
-// ---- LTTng-UST: two tracepoints, one of them with what the attributes say. They are on while a session of the user's has enabled
-// `weir_bench:*` (lttng-sessiond).
+// ---- LTTng-UST: two tracepoints, one of them with what the attributes say. They record while the session is started that
+// WEIR_BENCH_LTTNG names (script/bench makes it): into buffers in memory, the oldest records overwritten.
 
 #if WEIR_HAVE_LTTNG_UST
 inline void lttng_pair(std::uint64_t i) {
@@ -120,8 +120,18 @@ inline void lttng_pair(std::uint64_t i) {
   lttng_ust_tracepoint(weir_bench, end, method.data(), path.data(), customer.data(), static_cast<long>(i));
 }
 inline void lttng_off(benchmark::State& state) { measure(state, lttng_pair); }
-inline void lttng_recording(benchmark::State& state) { measure(state, lttng_pair); }
-inline bool lttng_session() { return lttng_ust_tracepoint_enabled(weir_bench, begin); }
+inline bool lttng_session() { return std::getenv("WEIR_BENCH_LTTNG") != nullptr; }
+inline bool lttng(const char* verb) {
+  return std::system((std::string("lttng --quiet ") + verb + " \"$WEIR_BENCH_LTTNG\" >/dev/null").c_str()) == 0;
+}
+inline void lttng_recording(benchmark::State& state) {
+  if (!lttng("start") || !lttng_ust_tracepoint_enabled(weir_bench, begin)) {
+    state.SkipWithError("the LTTng session does not record");
+    return;
+  }
+  measure(state, lttng_pair);
+  lttng("stop");
+}
 #else
 inline constexpr void (*lttng_off)(benchmark::State&) = nullptr;
 inline constexpr void (*lttng_recording)(benchmark::State&) = nullptr;
