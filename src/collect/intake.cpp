@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "text/utf8.hpp"
-#include "trace/decode.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -86,19 +85,20 @@ bool Intake::take(std::string_view line, Source& source, TimePoint now) {
   }
 }
 
-bool Intake::take_event(std::string_view line, const Source& source, TimePoint now) {
-  bool repaired = false;
-  Result<Event> event = decode_event(line, repaired);
-  if (!event) {
-    const bool malformed = event.error().code == std::errc::bad_message;
-    return refuse(malformed ? stats_.rejected_malformed : stats_.rejected_field, event.error().message, line, source, now);
+bool Intake::take_event(std::string_view line, Source& source, TimePoint now) {
+  const Result<const EventView*> decoded = decoder_.decode(line);
+  if (!decoded) {
+    const bool malformed = decoded.error().code == std::errc::bad_message;
+    return refuse(malformed ? stats_.rejected_malformed : stats_.rejected_field, decoded.error().message, line, source, now);
   }
-  if (event->type != EventType::span_start && event->type != EventType::span_end) {
+  const EventView& event = **decoded;
+  if (event.type != EventType::span_start && event.type != EventType::span_end) {
     return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, source, now);
   }
-  if (repaired) ++stats_.repaired_utf8;
-  if (event->type == EventType::span_end) GapTracker::read_spans(source.place, 1);
-  store_.apply(*std::move(event), source.service, now);
+  if (decoder_.repaired()) ++stats_.repaired_utf8;
+  if (event.type == EventType::span_end) GapTracker::read_spans(source.place, 1);
+  if (!source.service_id) source.service_id = store_.intern_service(source.service);
+  store_.apply(event, *source.service_id, now);
   return true;
 }
 
@@ -161,6 +161,7 @@ void Intake::take_hello(const nlohmann::json& hello, bool known_version, Source&
   const auto name = hello.find("service"), pid = hello.find("pid"), start = hello.find("start_time"), sequence = hello.find("sequence");
   if (name != hello.end() && name->is_string() && !name->get_ref<const std::string&>().empty()) {
     source.service = service_name(name->get<std::string>());
+    source.service_id.reset();
   }
   const auto native = hello.find("native"), memory = hello.find("memory");
   if (native_ && known_version && native != hello.end() && native->is_number_unsigned() && *native >= 1 && !source.native) {

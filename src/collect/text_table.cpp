@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::string_view overflow_text = "\xe2\x80\xa6overflow";
 constexpr std::size_t block_bytes = 16u << 10;
+constexpr std::size_t common_bytes = 256;  // of a text that may be common
+constexpr std::size_t common_share = 4;    // of the table, one in so many is for texts that are
 
 }  // namespace
 
@@ -34,13 +36,36 @@ TextTable::TextTable(std::size_t max_texts, std::size_t max_bytes)
 
 std::uint32_t TextTable::intern(std::string_view text) {
   const std::uint64_t hash = seeded_hash(text, seed_);
-  for (std::size_t i = hash & (slots_.size() - 1); slots_[i] != 0; i = (i + 1) & (slots_.size() - 1)) {
-    if (texts_[slots_[i]] == text) return slots_[i];
-  }
+  if (const std::uint32_t id = find(hash, text)) return id;
   if (texts_.size() > max_texts_ || bytes_ + text.size() > max_bytes_) {
     ++overflowed_;
     return 0;
   }
+  return add(hash, text);
+}
+
+std::uint32_t TextTable::intern_if_common(std::string_view text) {
+  if (text.size() > common_bytes) return 0;
+  const std::uint64_t hash = seeded_hash(text, seed_);
+  if (const std::uint32_t id = find(hash, text)) return id;
+  const auto mark = static_cast<std::uint32_t>(hash >> 32 | 1);
+  if (std::uint32_t& before = came_once_[(hash >> 20) % came_once_.size()]; before != mark) {
+    before = mark;
+    return 0;
+  }
+  if (texts_.size() > max_texts_ / common_share || bytes_ + text.size() > max_bytes_ / common_share) return 0;
+  return add(hash, text);
+}
+
+/// 0: it is not there.
+std::uint32_t TextTable::find(std::uint64_t hash, std::string_view text) const noexcept {
+  std::size_t i = hash & (slots_.size() - 1);
+  while (slots_[i] != 0 && texts_[slots_[i]] != text) i = (i + 1) & (slots_.size() - 1);
+  return slots_[i];
+}
+
+/// Requires: it is not there.
+std::uint32_t TextTable::add(std::uint64_t hash, std::string_view text) {
   if ((texts_.size() + 1) * 2 > slots_.size()) grow();
   std::size_t i = hash & (slots_.size() - 1);
   while (slots_[i] != 0) i = (i + 1) & (slots_.size() - 1);
