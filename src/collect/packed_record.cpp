@@ -154,22 +154,23 @@ class Bytes {
 
 }  // namespace
 
-/// All digits of a half at once: whatever they are, they become a number, and it is theirs if it is written as they are.
+/// All digits of a half at once.
 bool read_hex(const char* in, std::uint64_t& value) noexcept {
-  constexpr std::uint64_t ones = 0x0101010101010101;
+  constexpr std::uint64_t ones = 0x0101010101010101, tops = 0x80 * ones;
+  const auto from = [](std::uint64_t x, unsigned char least) { return x + (0x80u - least) * ones; };  // top bit: a byte is that or more
+  std::uint64_t wrong = 0;
   value = 0;
   for (int half = 0; half < 2; ++half) {
     std::uint64_t x = 0;
     std::memcpy(&x, in + 8 * half, sizeof x);
+    wrong |= x | ~((from(x, '0') & ~from(x, '9' + 1)) | (from(x, 'a') & ~from(x, 'f' + 1)));
     x = ((x & 0x0f * ones) + 9 * (x >> 6 & ones)) & 0x0f * ones;
     x = __builtin_bswap64(x);
     x = (x | x >> 4) & 0x00ff00ff00ff00ff;
     x = (x | x >> 8) & 0x0000ffff0000ffff;
     value = value << 32 | ((x | x >> 16) & 0xffffffff);
   }
-  char digits[16];
-  put_hex(digits, value);
-  return std::memcmp(digits, in, sizeof digits) == 0;
+  return (wrong & tops) == 0;
 }
 
 IdRef IdRef::of(std::string_view id) noexcept {

@@ -32,6 +32,7 @@ class TextTable {
   std::uint64_t overflowed() const noexcept { return overflowed_; }
 
  private:
+  std::uint32_t intern_if_came_before(std::string_view text);
   std::uint32_t find(std::uint64_t hash, std::string_view text) const noexcept;
   std::uint32_t add(std::uint64_t hash, std::string_view text);
   void grow();
@@ -46,6 +47,13 @@ class TextTable {
   std::size_t room_ = 0, bytes_ = 0, longest_ = 0;  // bytes left in the last block, in all texts, in the longest
   std::uint64_t overflowed_ = 0;
   std::array<std::uint32_t, 1024> came_once_{};  // parts of hashes
+
+  /// A text that was common: its size, its first and last eight bytes, its id.
+  struct Recent {
+    std::uint64_t front = 0, back = 0;
+    std::uint32_t size = 0, id = 0;
+  };
+  std::array<Recent, 64> recent_{};
 };
 
 }  // namespace weir::inline v0::detail
