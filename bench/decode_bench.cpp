@@ -77,7 +77,10 @@ std::vector<bench::Row> bench::rows() {
   using enum Path;
   return {
       {.name = "plain, start", .run = decode<plain, original, false>, .peers = {"nlohmann, start"}, .goal_ns = 50},
-      {.name = "plain, end with 3 attributes", .run = decode<plain, original, true>, .peers = {"nlohmann, end with 3 attributes"}, .goal_ns = 60},
+      {.name = "plain, end with 3 attributes",
+       .run = decode<plain, original, true>,
+       .peers = {"nlohmann, end with 3 attributes"},
+       .goal_ns = 60},
       {.name = "simdjson, start", .run = by_simdjson<original, false>(), .peers = {"nlohmann, start"}},
       {.name = "simdjson, end with 3 attributes", .run = by_simdjson<original, true>(), .peers = {"nlohmann, end with 3 attributes"}},
       {.name = "simdjson, start reversed", .run = by_simdjson<reversed_order, false>(), .peers = {"nlohmann, start reversed"}},

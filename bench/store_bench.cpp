@@ -94,8 +94,8 @@ class Lines {
     lines_.clear();
     for (std::size_t i = 0; i < spans; ++i) {
       const PackedSpan& span = spans_.next();
-      lines_.push_back(to_json(weir::Event::span_start(span.span_id.hex(), span.trace_id.hex(), parent_of(span), "SELECT orders", span.kind,
-                                                       span.start_time)));
+      lines_.push_back(to_json(
+          weir::Event::span_start(span.span_id.hex(), span.trace_id.hex(), parent_of(span), "SELECT orders", span.kind, span.start_time)));
       char number[12];
       std::snprintf(number, sizeof number, "%09zu", i);
       lines_.push_back(to_json(weir::Event::span_end(

@@ -1,5 +1,9 @@
 #include "trace/event_decoder.hpp"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -53,25 +57,32 @@ class PlainReader {
 
   /// Goes on to the next byte that ends plain text: a quote, a backslash, a control character. Returns whether all was surely ASCII.
   bool find_stop() noexcept {
-    std::uint64_t seen = 0;
+    unsigned beyond = 0;  // not 0: something beyond ASCII was seen
+#if defined(__SSE2__)
+    for (; end_ - at_ >= 16; at_ += 16) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
+      const __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+      const __m128i controls = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+      beyond |= static_cast<unsigned>(_mm_movemask_epi8(bytes));
+      const auto stops = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(ends, controls)));
+      if (stops == 0) continue;
+      at_ += std::countr_zero(stops);
+      return beyond == 0;
+    }
+#endif
     for (; end_ - at_ >= 8; at_ += 8) {
       std::uint64_t word = 0;
       std::memcpy(&word, at_, sizeof word);
-      seen |= word;
       const std::uint64_t stops = zeros(word ^ ones * '"') | zeros(word ^ ones * '\\') | ((word - ones * 0x20) & ~word & tops);
-      if (stops == 0) continue;
-      if constexpr (std::endian::native == std::endian::little) {
-        at_ += std::countr_zero(stops) / 8;
-        return (seen & tops) == 0;
-      }
-      break;
+      if (stops != 0) break;
+      beyond |= (word & tops) != 0;
     }
     for (; at_ != end_; ++at_) {
       const auto byte = static_cast<unsigned char>(*at_);
-      seen |= byte;
       if (byte < 0x20 || byte == '"' || byte == '\\') break;
+      beyond |= byte & 0x80u;
     }
-    return (seen & tops) == 0;
+    return beyond == 0;
   }
 
   const char* at_;

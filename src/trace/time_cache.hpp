@@ -2,6 +2,8 @@
 // TimeCache: parse_time() for times that come one after another. Most are of the same second and offset as the one before, and then
 // only their fraction is read. For EventDecoder.
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <string_view>
 
@@ -30,14 +32,13 @@ class TimeCache {
   /// Where the fraction behind the second ends. Of one that is empty or has more than nine digits, too early.
   static std::size_t read_fraction(std::string_view text, std::int64_t& nanos) noexcept {
     if (text[second_size] != '.') return second_size;
-    std::size_t at = second_size + 1;
-    std::int64_t unit = 1'000'000'000;
-    for (; at < text.size() && text[at] >= '0' && text[at] <= '9' && unit > 1; ++at) {
-      unit /= 10;
-      nanos = nanos * 10 + (text[at] - '0');
-    }
-    nanos *= unit;
-    return at > second_size + 1 ? at : second_size;
+    constexpr std::size_t begin = second_size + 1;
+    constexpr std::int64_t units[] = {1'000'000'000, 100'000'000, 10'000'000, 1'000'000, 100'000, 10'000, 1'000, 100, 10, 1};
+    const std::size_t end = std::min(text.size(), begin + 9);
+    std::size_t at = begin;
+    for (; at < end && text[at] >= '0' && text[at] <= '9'; ++at) nanos = nanos * 10 + (text[at] - '0');
+    nanos *= units[at - begin];
+    return at > begin ? at : second_size;
   }
   bool parse_other(std::string_view text, Timestamp& time);
 
