@@ -4,7 +4,6 @@
 #include <new>
 
 #include "text/utf8.hpp"
-#include "trace/decode.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -86,19 +85,20 @@ bool Intake::take(std::string_view line, Source& source, TimePoint now) {
   }
 }
 
-bool Intake::take_event(std::string_view line, const Source& source, TimePoint now) {
-  bool repaired = false;
-  Result<Event> event = decode_event(line, repaired);
-  if (!event) {
-    const bool malformed = event.error().code == std::errc::bad_message;
-    return refuse(malformed ? stats_.rejected_malformed : stats_.rejected_field, event.error().message, line, source, now);
+bool Intake::take_event(std::string_view line, Source& source, TimePoint now) {
+  const Result<const EventView*> decoded = decoder_.decode(line);
+  if (!decoded) {
+    const bool malformed = decoded.error().code == std::errc::bad_message;
+    return refuse(malformed ? stats_.rejected_malformed : stats_.rejected_field, decoded.error().message, line, source, now);
   }
-  if (event->type != EventType::span_start && event->type != EventType::span_end) {
+  const EventView& event = **decoded;
+  if (event.type != EventType::span_start && event.type != EventType::span_end) {
     return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, source, now);
   }
-  if (repaired) ++stats_.repaired_utf8;
-  if (event->type == EventType::span_end) GapTracker::read_spans(source.place, 1);
-  store_.apply(*std::move(event), source.service, now);
+  if (decoder_.repaired()) ++stats_.repaired_utf8;
+  if (event.type == EventType::span_end) GapTracker::read_spans(source.place, 1);
+  if (!source.service_id) source.service_id = store_.intern_service(source.service);
+  store_.apply(event, *source.service_id, now);
   return true;
 }
 
@@ -149,7 +149,10 @@ void Intake::add_lost(const Source& source, std::uint64_t spans) {
 
 void Intake::take_hello(const ControlLine& hello, Source& source) {
   const std::string* const name = hello.option("service").string();
-  if (name != nullptr && !name->empty()) source.service = service_name(*name);
+  if (name != nullptr && !name->empty()) {
+    source.service = service_name(*name);
+    source.service_id.reset();
+  }
   const bool known_version = hello.value(0).unsigned_integer() == 1u;
   if (native_ && known_version && hello.option("native").unsigned_integer() >= 1u && !source.native) {
     source.native = std::make_unique<NativeSource>(store_, stats_, bounds_, budget_, *buffer_);

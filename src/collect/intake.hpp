@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "collect/native_source.hpp"
 #include "collect/span_store.hpp"
 #include "net/line_splitter.hpp"
+#include "trace/event_decoder.hpp"
 #include "weir/collect/collector.hpp"
 
 namespace weir::inline v0::detail {
@@ -51,9 +53,10 @@ std::string excerpt_of(std::string_view line);
 struct Source {
   std::string service;
   GapTracker::Place place{};
-  std::unique_ptr<NativeSource> native{};  // it speaks the native format
-  std::vector<net::Fd> passed{};           // descriptors that have come, for lines that have not
-  std::string reply{};                     // to be sent to it
+  std::unique_ptr<NativeSource> native{};     // it speaks the native format
+  std::vector<net::Fd> passed{};              // descriptors that have come, for lines that have not
+  std::string reply{};                        // to be sent to it
+  std::optional<std::uint32_t> service_id{};  // in the store
 };
 
 using LossCallback = std::function<void(std::string_view service, std::uint64_t spans)>;
@@ -78,7 +81,7 @@ class Intake {
   void ended(Source& source, TimePoint now);
 
  private:
-  bool take_event(std::string_view line, const Source& source, TimePoint now);
+  bool take_event(std::string_view line, Source& source, TimePoint now);
   bool take_control(std::string_view line, Source& source, TimePoint now);
   void take_hello(const ControlLine& hello, Source& source);
   void take_drops(const ControlLine& line, const Source& source, TimePoint now);
@@ -97,6 +100,7 @@ class Intake {
   NativeBounds bounds_;
   net::BufferBudget& budget_;
   std::unique_ptr<RingReader::Buffer> buffer_;
+  EventDecoder decoder_;
 };
 
 }  // namespace weir::inline v0::detail

@@ -154,30 +154,6 @@ class Bytes {
 
 }  // namespace
 
-/// All digits of a half at once: whatever they are, they become a number, and it is theirs if it is written as they are.
-bool read_hex(const char* in, std::uint64_t& value) noexcept {
-  constexpr std::uint64_t ones = 0x0101010101010101;
-  value = 0;
-  for (int half = 0; half < 2; ++half) {
-    std::uint64_t x = 0;
-    std::memcpy(&x, in + 8 * half, sizeof x);
-    x = ((x & 0x0f * ones) + 9 * (x >> 6 & ones)) & 0x0f * ones;
-    x = __builtin_bswap64(x);
-    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
-    x = (x | x >> 8) & 0x0000ffff0000ffff;
-    value = value << 32 | ((x | x >> 16) & 0xffffffff);
-  }
-  char digits[16];
-  put_hex(digits, value);
-  return std::memcmp(digits, in, sizeof digits) == 0;
-}
-
-IdRef IdRef::of(std::string_view id) noexcept {
-  std::uint64_t value = 0;
-  if (id.size() == 16 && read_hex(id.data(), value)) return {Form::hex, value, {}};
-  return {id.empty() ? Form::none : Form::text, 0, id};
-}
-
 std::byte* RecordWriter::begin(std::size_t at_most) {
   at_most += room_for_size + 8;  // put_low() writes 8
   if (at_most > capacity_ || (capacity_ > keep_at_most && at_most <= keep_at_most)) {

@@ -28,8 +28,24 @@
 
 namespace weir::inline v0::detail {
 
-/// Reads exactly 16 lower-case hex digits.
-bool read_hex(const char* in, std::uint64_t& value) noexcept;
+/// Reads exactly 16 lower-case hex digits, eight at once.
+inline bool read_hex(const char* in, std::uint64_t& value) noexcept {
+  constexpr std::uint64_t ones = 0x0101010101010101, tops = 0x80 * ones;
+  const auto from = [](std::uint64_t x, unsigned char least) { return x + (0x80u - least) * ones; };  // top bit: a byte is that or more
+  std::uint64_t wrong = 0;
+  value = 0;
+  for (int half = 0; half < 2; ++half) {
+    std::uint64_t x = 0;
+    std::memcpy(&x, in + 8 * half, sizeof x);
+    wrong |= x | ~((from(x, '0') & ~from(x, '9' + 1)) | (from(x, 'a') & ~from(x, 'f' + 1)));
+    x = ((x & 0x0f * ones) + 9 * (x >> 6 & ones)) & 0x0f * ones;
+    x = __builtin_bswap64(x);
+    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
+    x = (x | x >> 8) & 0x0000ffff0000ffff;
+    value = value << 32 | ((x | x >> 16) & 0xffffffff);
+  }
+  return (wrong & tops) == 0;
+}
 
 /// The id of a span. A view of its text, if it is one.
 struct IdRef {
@@ -40,7 +56,11 @@ struct IdRef {
 
   static IdRef of(SpanId id) noexcept { return {Form::hex, id.value, {}}; }
   /// Empty: none.
-  static IdRef of(std::string_view id) noexcept;
+  static IdRef of(std::string_view id) noexcept {
+    std::uint64_t value = 0;
+    if (id.size() == 16 && read_hex(id.data(), value)) return {Form::hex, value, {}};
+    return {id.empty() ? Form::none : Form::text, 0, id};
+  }
   std::string string() const { return form == Form::hex ? SpanId{value}.hex() : std::string(text); }
   friend bool operator==(const IdRef& a, const IdRef& b) noexcept { return a.form == b.form && a.value == b.value && a.text == b.text; }
 };

@@ -39,12 +39,6 @@ constexpr std::size_t max_services = 1u << 14, max_service_bytes = 4u << 20;  //
 constexpr std::uint32_t tidy_at_most = max_span_depth - 1;                    // spans; so nothing is too deep
 
 /// Cuts `text` to at most `limit` bytes, between characters.
-bool cut(std::string& text, std::size_t limit) {
-  if (text.size() <= limit) return false;
-  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0) == 0x80) --limit;
-  text.resize(limit);
-  return true;
-}
 bool cut(std::string_view& text, std::size_t limit) {
   if (text.size() <= limit) return false;
   while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0) == 0x80) --limit;
@@ -89,34 +83,26 @@ struct SpanStore::Impl : private TraceMemory {
   std::function<bool()> span_wanted, trace_wanted;
   TextTable texts{max_texts, max_text_bytes}, services{max_services, max_service_bytes};
   TimePoint now = TimePoint::min();
+  std::vector<AttributeView> event_attributes;
 
   Chain<Half, &Half::waits_before, &Half::waits_after> pending_;
   Chain<KeptTrace, &KeptTrace::previous, &KeptTrace::next> open_, completed_;
   Chain<KeptTrace, &KeptTrace::settles_before, &KeptTrace::settles_after> settling_;
 
-  void apply(Event& event, std::uint32_t service) {
+  void apply(const EventView& event, std::uint32_t service) {
     ++stats.events;
     if (event.type != EventType::span_start && event.type != EventType::span_end) return;
-    limit(event);
     const bool starts = event.type == EventType::span_start;
     KeptTrace& trace = trace_of(ref(event.trace_id), service, event.time);
     touch(trace, event.time);
-    SpanParts& parts = parts_;
-    parts.id = own_id(event.span_id);
-    parts.parent = starts ? IdRef::of(event.parent_id) : IdRef{};
-    parts.name = {0, false, event.name};
-    parts.kind = event.kind;
-    parts.start = starts ? event.time : Timestamp{};
-    parts.end = starts ? Timestamp{} : event.time;
-    parts.attributes.clear();
-    for (const auto& [key, value] : event.attrs) parts.attributes.push_back({{0, false, key}, AttributeValue::Type::string, 0, value});
-    const std::uint64_t hash = hash_of(parts.id);
-    Half* const half = find_half(trace, parts.id, hash);
-    const bool known = half != nullptr || contains(trace, parts.id, hash);
+    take_apart(event, parts_);
+    const std::uint64_t hash = hash_of(parts_.id);
+    Half* const half = find_half(trace, parts_.id, hash);
+    const bool known = half != nullptr || contains(trace, parts_.id, hash);
     if (starts) {
-      apply_start(trace, known, half, hash, parts);
+      apply_start(trace, known, half, hash, parts_);
     } else {
-      apply_end(trace, known, half, hash, parts);
+      apply_end(trace, known, half, hash, parts_);
     }
     update_settling(trace);
     enforce_bounds();
@@ -271,22 +257,47 @@ struct SpanStore::Impl : private TraceMemory {
 
   // ── Bounds of a span ──
 
-  void limit(Event& event) {
+  void take_apart(const EventView& event, SpanParts& out) {
     const std::size_t most = options.max_attribute_bytes;
-    if (cut(event.name, most)) ++stats.cut_attributes;
-    for (auto at = event.attrs.begin(); at != event.attrs.end();) {
-      const auto attribute = at++;
-      if (cut(attribute->second, most)) ++stats.cut_attributes;
-      if (attribute->first.size() <= most) continue;
-      auto node = event.attrs.extract(attribute);
-      cut(node.key(), most);
-      ++stats.cut_attributes;
-      if (!event.attrs.insert(std::move(node)).inserted) ++stats.dropped_attributes;
+    const bool starts = event.type == EventType::span_start;
+    std::string_view name = event.name;
+    if (cut(name, most)) ++stats.cut_attributes;
+    out.id = own_id(event.span_id);
+    out.parent = starts ? IdRef::of(event.parent_id) : IdRef{};
+    out.name = starts ? common(name) : TextRef{};  // an end has none
+    out.kind = event.kind;
+    out.start = starts ? event.time : Timestamp{};
+    out.end = starts ? Timestamp{} : event.time;
+    out.attributes.clear();
+    bool long_keys = false;
+    for (const auto& [key, value] : event.attributes) {
+      AttributeRef& each = out.attributes.emplace_back();
+      each.key.text = key;
+      each.text = value;
+      if (cut(each.text, most)) ++stats.cut_attributes;
+      long_keys |= key.size() > most;
     }
-    while (event.attrs.size() > options.max_attributes) {
-      event.attrs.erase(std::prev(event.attrs.end()));
-      ++stats.dropped_attributes;
+    if (long_keys || out.attributes.size() > options.max_attributes) limit(out.attributes);
+    for (AttributeRef& each : out.attributes) each.key = common(each.key.text);
+  }
+  /// As an id, if it is one of those that come again and again.
+  TextRef common(std::string_view text) {
+    const std::uint32_t id = texts.intern_if_common(text);
+    return {id, id != 0, text};
+  }
+  /// Cuts keys, and drops what there are too many of. Requires: each key once, all of them texts.
+  [[gnu::noinline]] void limit(std::vector<AttributeRef>& attributes) {
+    const auto before = [](const AttributeRef& a, const AttributeRef& b) { return a.key.text < b.key.text; };
+    std::sort(attributes.begin(), attributes.end(), before);
+    for (AttributeRef& each : attributes) {
+      if (cut(each.key.text, options.max_attribute_bytes)) ++stats.cut_attributes;
     }
+    std::stable_sort(attributes.begin(), attributes.end(), before);
+    const auto twice = std::unique(attributes.begin(), attributes.end(),
+                                   [](const AttributeRef& a, const AttributeRef& b) { return a.key.text == b.key.text; });
+    stats.dropped_attributes += static_cast<std::uint64_t>(attributes.end() - twice);
+    attributes.erase(twice, attributes.end());
+    drop_beyond_limit(attributes);
   }
   /// Whether nothing of it has to be cut or dropped.
   bool within_limits(const PackedSpan& span) const noexcept {
@@ -865,9 +876,13 @@ void SpanStore::apply_unfinished(const PackedSpan& span, std::uint32_t service, 
   impl_->apply_unfinished(span, service);
 }
 
-void SpanStore::apply(Event event, std::string_view service, TimePoint now) {
+void SpanStore::apply(const EventView& event, std::uint32_t service, TimePoint now) {
   impl_->advance(now);
-  impl_->apply(event, impl_->services.intern(service));
+  impl_->apply(event, service);
+}
+
+void SpanStore::apply(const Event& event, std::string_view service, TimePoint now) {
+  apply(view_of(event, impl_->event_attributes), intern_service(service), now);
 }
 
 void SpanStore::advance(TimePoint now) { impl_->advance(now); }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "collect/packed_span.hpp"
+#include "trace/event_view.hpp"
 #include "weir/collect/trace_store.hpp"
 
 namespace weir::inline v0::detail {
@@ -43,7 +44,8 @@ class SpanStore {
   /// The same for a span whose end can never come: it is given up at once, unless it is complete.
   void apply_unfinished(const PackedSpan& span, std::uint32_t service, TimePoint now);
   /// See TraceStore.
-  void apply(Event event, std::string_view service, TimePoint now);
+  void apply(const EventView& event, std::uint32_t service, TimePoint now);
+  void apply(const Event& event, std::string_view service, TimePoint now);
 
   /// See TraceStore. Costs next to nothing when nothing is due.
   void advance(TimePoint now);

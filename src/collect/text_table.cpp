@@ -1,7 +1,9 @@
 #include "collect/text_table.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <utility>
 
 #include "weir/core/ids.hpp"
 
@@ -11,6 +13,25 @@ namespace {
 
 constexpr std::string_view overflow_text = "\xe2\x80\xa6overflow";
 constexpr std::size_t block_bytes = 16u << 10;
+constexpr std::size_t common_bytes = 256;  // of a text that may be common
+constexpr std::size_t common_share = 4;    // of the table, one in so many is for texts that are
+
+/// The first and the last eight bytes of a text, or what there is of them: all of one that has sixteen or fewer. Requires: not empty.
+std::pair<std::uint64_t, std::uint64_t> ends_of(std::string_view text) noexcept {
+  std::uint64_t front = 0, back = 0;
+  const char* const end = text.data() + text.size();
+  if (text.size() >= 8) {
+    std::memcpy(&front, text.data(), 8);
+    std::memcpy(&back, end - 8, 8);
+  } else if (text.size() >= 4) {
+    std::memcpy(&front, text.data(), 4);
+    std::memcpy(&back, end - 4, 4);
+  } else {
+    front = static_cast<unsigned char>(text.front());
+    back = static_cast<std::uint64_t>(static_cast<unsigned char>(text[text.size() / 2])) << 8 | static_cast<unsigned char>(end[-1]);
+  }
+  return {front, back};
+}
 
 }  // namespace
 
@@ -34,13 +55,46 @@ TextTable::TextTable(std::size_t max_texts, std::size_t max_bytes)
 
 std::uint32_t TextTable::intern(std::string_view text) {
   const std::uint64_t hash = seeded_hash(text, seed_);
-  for (std::size_t i = hash & (slots_.size() - 1); slots_[i] != 0; i = (i + 1) & (slots_.size() - 1)) {
-    if (texts_[slots_[i]] == text) return slots_[i];
-  }
+  if (const std::uint32_t id = find(hash, text)) return id;
   if (texts_.size() > max_texts_ || bytes_ + text.size() > max_bytes_) {
     ++overflowed_;
     return 0;
   }
+  return add(hash, text);
+}
+
+std::uint32_t TextTable::intern_if_common(std::string_view text) {
+  if (text.empty() || text.size() > common_bytes) return 0;
+  const auto [front, back] = ends_of(text);
+  const auto size = static_cast<std::uint32_t>(text.size());
+  Recent& recent = recent_[((front ^ std::rotl(back, 29)) + size) * 0x9E3779B97F4A7C15u >> 58];
+  if (recent.front == front && recent.back == back && recent.size == size && (size <= 16 || texts_[recent.id] == text)) return recent.id;
+  const std::uint32_t id = intern_if_came_before(text);
+  if (id != 0) recent = {front, back, size, id};
+  return id;
+}
+
+std::uint32_t TextTable::intern_if_came_before(std::string_view text) {
+  const std::uint64_t hash = seeded_hash(text, seed_);
+  if (const std::uint32_t id = find(hash, text)) return id;
+  const auto mark = static_cast<std::uint32_t>(hash >> 32 | 1);
+  if (std::uint32_t& before = came_once_[(hash >> 20) % came_once_.size()]; before != mark) {
+    before = mark;
+    return 0;
+  }
+  if (texts_.size() > max_texts_ / common_share || bytes_ + text.size() > max_bytes_ / common_share) return 0;
+  return add(hash, text);
+}
+
+/// 0: it is not there.
+std::uint32_t TextTable::find(std::uint64_t hash, std::string_view text) const noexcept {
+  std::size_t i = hash & (slots_.size() - 1);
+  while (slots_[i] != 0 && texts_[slots_[i]] != text) i = (i + 1) & (slots_.size() - 1);
+  return slots_[i];
+}
+
+/// Requires: it is not there.
+std::uint32_t TextTable::add(std::uint64_t hash, std::string_view text) {
   if ((texts_.size() + 1) * 2 > slots_.size()) grow();
   std::size_t i = hash & (slots_.size() - 1);
   while (slots_[i] != 0) i = (i + 1) & (slots_.size() - 1);

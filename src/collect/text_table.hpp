@@ -2,6 +2,7 @@
 // TextTable: texts that come again and again (names, keys, services) as dense ids, for the span store. Bounded, and never
 // emptied: what comes when it is full is id 0, "…overflow", and is counted. Texts may be hostile: the hash is seeded.
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -20,6 +21,9 @@ class TextTable {
   TextTable(std::size_t max_texts, std::size_t max_bytes);
 
   std::uint32_t intern(std::string_view text);
+  /// The id of a text that is there, or that comes for the second time while the table is not much in use: whoever sends ever new
+  /// texts takes no place from others. 0 for any other text.
+  std::uint32_t intern_if_common(std::string_view text);
   /// "…overflow" for an id that was never given out. Good for the table's life.
   std::string_view text(std::uint32_t id) const noexcept { return texts_[id < texts_.size() ? id : 0]; }
   /// Bytes of the longest text.
@@ -28,6 +32,9 @@ class TextTable {
   std::uint64_t overflowed() const noexcept { return overflowed_; }
 
  private:
+  std::uint32_t intern_if_came_before(std::string_view text);
+  std::uint32_t find(std::uint64_t hash, std::string_view text) const noexcept;
+  std::uint32_t add(std::uint64_t hash, std::string_view text);
   void grow();
   std::string_view keep(std::string_view text);
 
@@ -39,6 +46,14 @@ class TextTable {
   char* block_end_ = nullptr;                       // of the last block
   std::size_t room_ = 0, bytes_ = 0, longest_ = 0;  // bytes left in the last block, in all texts, in the longest
   std::uint64_t overflowed_ = 0;
+  std::array<std::uint32_t, 1024> came_once_{};  // parts of hashes
+
+  /// A text that was common: its size, its first and last eight bytes, its id.
+  struct Recent {
+    std::uint64_t front = 0, back = 0;
+    std::uint32_t size = 0, id = 0;
+  };
+  std::array<Recent, 64> recent_{};
 };
 
 }  // namespace weir::inline v0::detail

@@ -22,7 +22,7 @@ void TraceStore::on_trace_complete(std::function<void(const Trace&)> callback, s
   impl_->store.on_trace_complete(std::move(callback), std::move(wanted));
 }
 
-void TraceStore::apply(Event event, std::string_view service, TimePoint now) { impl_->store.apply(std::move(event), service, now); }
+void TraceStore::apply(const Event& event, std::string_view service, TimePoint now) { impl_->store.apply(event, service, now); }
 void TraceStore::advance(TimePoint now) { impl_->store.advance(now); }
 TraceStore::TimePoint TraceStore::next_deadline() const { return impl_->store.next_deadline(); }
 void TraceStore::complete_all(TimePoint now) { impl_->store.complete_all(now); }

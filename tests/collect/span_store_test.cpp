@@ -490,3 +490,78 @@ TEST_CASE("the bound on bytes holds while more comes than fits") {
   CHECK(store.stats().evicted_traces > 10'000);
   if (!weir::testing::sanitized) CHECK(resident() < resident_before + 12'000'000);
 }
+
+namespace {
+
+/// A span in two lines.
+void apply_events(SpanStore& store, std::uint64_t id, const std::string& name, const std::string& key, SpanStore::TimePoint now,
+                  TraceId trace = some_trace) {
+  store.apply(Event::span_start(SpanId{id}.hex(), trace.hex(), "", name, SpanKind::sql, at(1)), "shop", now);
+  store.apply(Event::span_end(SpanId{id}.hex(), trace.hex(), at(2), {{key, "v"}}), "shop", now);
+}
+
+}  // namespace
+
+TEST_CASE("names and keys of lines that come again and again take no room in each span") {
+  SpanStore store;
+  const std::string name(100, 'n'), key(100, 'k');
+  for (std::uint64_t id = 1; id <= 1000; ++id) apply_events(store, id, name, key, {});
+  CHECK(store.stats().bytes < 1000 * 100);
+  const Span span = store.traces().at(some_trace.hex()).at(500);
+  CHECK(span.name == name);
+  CHECK(span.attrs == StringAttributes{{key, "v"}});
+}
+
+TEST_CASE("names in lines that are alike but for their middle, and short ones, are told apart") {
+  std::vector<std::string> names = {"a", "b", "ab", "ba", "aab", "abb", "aaaa", "aaaab", "aaaabaaaa", "aaaaabaaa"};
+  for (const char middle : {'1', '2', '3'}) names.push_back("the front" + std::string(1, middle) + "the back");
+  names.push_back(std::string(8, '\0'));
+  names.push_back(std::string(9, '\0'));
+  names.push_back(std::string(17, '\0'));
+  SpanStore store;
+  std::uint64_t id = 0;
+  for (int round = 0; round < 4; ++round) {
+    for (const std::string& name : names) apply_events(store, ++id, name, name, {});
+  }
+  const std::vector<Span> spans = store.traces().at(some_trace.hex());
+  REQUIRE(spans.size() == id);
+  for (const Span& span : spans) {
+    const std::uint64_t number = std::stoull(span.id, nullptr, 16) - 1;
+    const std::string& name = names[number % names.size()];
+    CHECK(span.name == name);
+    CHECK(span.attrs == StringAttributes{{name, "v"}});
+  }
+}
+
+TEST_CASE("lines with ever new names take the table of texts from nobody, even if each comes twice") {
+  const int times = GENERATE(1, 2);
+  SpanStore store;
+  std::uint64_t id = 0;
+  Span last;
+  store.on_span_complete([&](std::string_view, const Span& span) { last = span; }, [&] { return id >= 299'999; });
+  for (int number = 0; number < 300'000; ++number) {  // more than the table has room for
+    for (int time = 0; time < times; ++time) {
+      const std::string name = "GET /users/" + std::to_string(number);
+      ++id;
+      apply_events(store, id, name, name, {}, {1, 1 + id / 10});
+    }
+  }
+  CHECK(store.intern("a name that a native service sends") != 0);
+  CHECK(store.stats().overflowed_texts == 0);
+  CHECK(last.name == "GET /users/299999");
+  CHECK(last.attrs == StringAttributes{{last.name, "v"}});
+}
+
+TEST_CASE("of keys that are the same once they are cut, the one that was so stays") {
+  SpanStore store({.max_attribute_bytes = 4});
+  const std::string id = SpanId{1}.hex();
+  store.apply(Event::span_start(id, some_trace.hex(), "", "long name", SpanKind::sql, at(1)), "shop", {});
+  store.apply(Event::span_end(id, some_trace.hex(), at(2),
+                              {{"aaaab", "1"}, {"aaaa", "2"}, {"aaaac", "3"}, {"bbbbz", "4"}, {"bbbby", "long value"}}),
+              "shop", {});
+  const Span span = store.traces().at(some_trace.hex()).front();
+  CHECK(span.name == "long");
+  CHECK(span.attrs == StringAttributes{{"aaaa", "2"}, {"bbbb", "long"}});
+  CHECK(store.stats().cut_attributes == 6);  // the name, four keys, a value
+  CHECK(store.stats().dropped_attributes == 3);
+}

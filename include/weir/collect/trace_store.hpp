@@ -93,7 +93,7 @@ class TraceStore {
 
   /// Lets time pass, then takes one event in; `service` says who sent it. Events of an unknown type are ignored. A time
   /// before that of an earlier call counts as the same time.
-  void apply(Event event, std::string_view service, TimePoint now);
+  void apply(const Event& event, std::string_view service, TimePoint now);
   /// Lets time pass: completes what has settled, gives up what is too old.
   void advance(TimePoint now);
   /// When advance() next has something to do; TimePoint::max() if nothing is due.
