@@ -30,7 +30,8 @@ Result<void> recognize(const Database& database, const std::string& doing, const
   }
   if (application != format.application_id) {
     const bool other = application == telemetry_application || application == traces_application;
-    return failure(doing + (other ? ": it is another database of weir's. Name another file" : ": it is another program's. Name another file"));
+    return failure(doing +
+                   (other ? ": it is another database of weir's. Name another file" : ": it is another program's. Name another file"));
   }
   if (version != format.version) {
     return failure(doing + ": its schema is version " + std::to_string(version) + ", and this weir knows " +

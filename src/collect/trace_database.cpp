@@ -52,11 +52,12 @@ struct TraceDatabase::State {
   mutable std::mutex mutex;
   std::condition_variable work, settled;
   // Guarded by mutex.
-  std::deque<TraceRow> queue;      // the batch that is being written is at its front
-  std::size_t queued_bytes = 0;    // of the queue
+  std::deque<TraceRow> queue;       // the batch that is being written is at its front
+  std::size_t queued_bytes = 0;     // of the queue
   std::uint64_t put = 0, done = 0;  // rows that came into the queue, and that left it
-  std::uint64_t wanted_done = 0;   // flush() waits for
-  std::uint64_t attempts = 0;      // that failed
+  std::uint64_t wanted_done = 0;    // flush() waits for
+  std::uint64_t attempts = 0;       // that failed
+  bool full = false;                // something had no room since the last batch left
   bool retry = false, closing = false, failing = false;
   SteadyTime close_by{};
   TraceDatabaseStats counters;
@@ -76,7 +77,8 @@ struct TraceDatabase::State {
   bool has_room(std::size_t bytes) {
     if (closing) {
       ++counters.dropped_closed;
-    } else if (queued_bytes + bytes > options.max_queue_bytes) {
+    } else if (full || queued_bytes + bytes > options.max_queue_bytes) {
+      full = true;
       ++(failing ? counters.dropped_unwritable : counters.dropped_full);
     } else {
       return true;
@@ -93,7 +95,7 @@ struct TraceDatabase::State {
     TraceRow row = detail::row_of(trace, now());
     const std::size_t bytes = cost_of(row);
     std::lock_guard lock(mutex);
-    if (row.json.size() > options.max_trace_bytes) {
+    if (row.roots.size() > options.max_trace_bytes || bytes > options.max_queue_bytes) {
       ++counters.traces;
       ++counters.dropped_too_large;
       return;
@@ -149,6 +151,7 @@ struct TraceDatabase::State {
     for (const TraceRow& row : batch) queued_bytes -= cost_of(row);
     queue.erase(queue.begin(), queue.begin() + static_cast<std::ptrdiff_t>(batch.size()));
     done += batch.size();
+    full = false;
     counters.stored += batch.size() - written.too_large;
     counters.dropped_too_large += written.too_large;
     counters.updated += written.updated;

@@ -63,12 +63,12 @@ TraceRow row_of(const Trace& trace, Timestamp completed) {
     if (__builtin_sub_overflow(end.time_since_epoch().count(), from, &nanos)) nanos = INT64_MAX;
     row.duration = std::chrono::nanoseconds{std::max<std::int64_t>(nanos, 0)};
   }
-  row.json = opening;
+  row.roots = opening;
   for (const Span& root : trace.roots) {
-    if (&root != &trace.roots.front()) row.json += between;
-    row.json += to_json(root);
+    if (&root != &trace.roots.front()) row.roots += between;
+    row.roots += to_json(root);
   }
-  row.json += closing;
+  row.roots += closing;
   return row;
 }
 
@@ -78,7 +78,7 @@ Result<Trace> trace_of(const TraceRow& row) {
   trace.trace_id = row.trace_id;
   trace.service = row.service;
   trace.late = row.late;
-  std::string_view left = row.json;
+  std::string_view left = row.roots;
   if (!left.starts_with(opening) || !left.ends_with(closing)) return wrong("no array of spans, one on each line");
   left.remove_prefix(opening.size());
   left.remove_suffix(std::min(left.size(), closing.size()));

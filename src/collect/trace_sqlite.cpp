@@ -24,7 +24,7 @@ CREATE TABLE totals(traces INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO totals VALUES(0, 0);
 CREATE TABLE traces(id INTEGER PRIMARY KEY, trace_id TEXT NOT NULL UNIQUE, service TEXT NOT NULL, name TEXT NOT NULL,
   start INTEGER NOT NULL, duration INTEGER NOT NULL, completed INTEGER NOT NULL, spans INTEGER NOT NULL, unfinished INTEGER NOT NULL,
-  late INTEGER NOT NULL, failed INTEGER NOT NULL, bytes INTEGER NOT NULL, json TEXT NOT NULL);
+  late INTEGER NOT NULL, failed INTEGER NOT NULL, bytes INTEGER NOT NULL, roots TEXT NOT NULL);
 )";
 
 class SqliteRows final : public TraceRows {
@@ -65,7 +65,7 @@ class SqliteRows final : public TraceRows {
         written.bytes = totals.count(1);
       }
       Statement insert(database_,
-                       "INSERT INTO traces(service, name, start, duration, completed, spans, unfinished, late, failed, bytes, json, "
+                       "INSERT INTO traces(service, name, start, duration, completed, spans, unfinished, late, failed, bytes, roots, "
                        "trace_id) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(trace_id) DO NOTHING");
       for (const TraceRow& row : rows) {
         bind(insert, row);
@@ -86,14 +86,14 @@ class SqliteRows final : public TraceRows {
 
   Result<void> load(const std::function<void(const TraceRow&)>& each) override {
     return guarded<void>("read", [&]() -> Result<void> {
-      Statement rows(database_, "SELECT trace_id, service, completed, late, json FROM traces ORDER BY id");
+      Statement rows(database_, "SELECT trace_id, service, completed, late, roots FROM traces ORDER BY id");
       while (rows.step()) {
         TraceRow row;
         row.trace_id = rows.text(0);
         row.service = rows.text(1);
         row.completed = rows.time(2);
         row.late = static_cast<std::uint32_t>(rows.integer(3));
-        row.json = rows.text(4);
+        row.roots = rows.text(4);
         each(row);
       }
       return {};
@@ -115,28 +115,30 @@ class SqliteRows final : public TraceRows {
   static void bind(Statement& statement, const TraceRow& row) {
     statement.bind(std::string_view(row.service), std::string_view(row.name), nanos(row.start), std::int64_t{row.duration.count()},
                    nanos(row.completed), std::int64_t{row.spans}, std::int64_t{row.unfinished}, std::int64_t{row.late},
-                   std::int64_t{row.failed}, whole(row.bytes()), std::string_view(row.json), std::string_view(row.trace_id));
+                   std::int64_t{row.failed}, whole(row.bytes()), std::string_view(row.roots), std::string_view(row.trace_id));
   }
 
   void merge(const TraceRow& more, TraceRowsWritten& written) {
     TraceRow known;
-    Statement row(database_, "SELECT service, completed, late, bytes, json FROM traces WHERE trace_id = ?", std::string_view(more.trace_id));
+    Statement row(database_, "SELECT service, completed, late, bytes, roots FROM traces WHERE trace_id = ?",
+                  std::string_view(more.trace_id));
     if (!row.step()) throw Refused{SQLITE_CORRUPT, "a row is in the index only"};
     known.trace_id = more.trace_id;
     known.service = row.text(0);
     known.completed = row.time(1);
     known.late = static_cast<std::uint32_t>(row.integer(2));
     const std::uint64_t bytes = row.count(3);
-    known.json = row.text(4);
+    known.roots = row.text(4);
     row.reset();
     const TraceRow both = merged(known, more);
-    if (both.json.size() > options_.max_trace_bytes) {
+    if (both.roots.size() > options_.max_trace_bytes) {
       ++written.too_large;
       return;
     }
-    Statement update(database_,
-                     "UPDATE traces SET service = ?, name = ?, start = ?, duration = ?, completed = ?, spans = ?, unfinished = ?, late = ?, "
-                     "failed = ?, bytes = ?, json = ? WHERE trace_id = ?");
+    Statement update(
+        database_,
+        "UPDATE traces SET service = ?, name = ?, start = ?, duration = ?, completed = ?, spans = ?, unfinished = ?, late = ?, "
+        "failed = ?, bytes = ?, roots = ? WHERE trace_id = ?");
     bind(update, both);
     update.run();
     ++written.updated;
@@ -148,8 +150,7 @@ class SqliteRows final : public TraceRows {
     Statement first(database_, "SELECT id, completed, bytes FROM traces ORDER BY id LIMIT 1");
     Statement remove(database_, "DELETE FROM traces WHERE id = ?");
     while (first.step()) {
-      const bool leaves =
-          written.kept > options_.max_traces || written.bytes > options_.max_bytes || first.time(1) < oldest;
+      const bool leaves = written.kept > options_.max_traces || written.bytes > options_.max_bytes || first.time(1) < oldest;
       const std::int64_t id = first.integer(0);
       const std::uint64_t bytes = first.count(2);
       first.reset();

@@ -51,7 +51,7 @@ struct TraceDatabaseStats {
   std::uint64_t updated = 0;             ///< of these, into a row that was there: late spans
   std::uint64_t dropped_full = 0;        ///< the queue was full: the disk did not keep up
   std::uint64_t dropped_unwritable = 0;  ///< the same, while the disk was full or otherwise refused; or still refused at the end
-  std::uint64_t dropped_too_large = 0;   ///< over max_trace_bytes
+  std::uint64_t dropped_too_large = 0;   ///< over max_trace_bytes, alone or merged; larger than the queue
   std::uint64_t dropped_closed = 0;      ///< after close(), or not written within its timeout
   std::uint64_t failed_batches = 0;      ///< attempts to write
   std::uint64_t evicted = 0;             ///< rows that a bound pushed out
@@ -88,7 +88,7 @@ class TraceDatabase {
   /// Writes the trace soon. One whose trace id is there is merged into its row: spans are added, and replaced by their ids. Never
   /// blocks for the disk, never throws; what has no room is dropped and counted.
   void store(const Trace& trace) noexcept;
-  /// False, and one dropped trace counted, where store() would have no room: so that the trace need not be made.
+  /// False, and one dropped trace counted, while the queue is full: so that the trace need not be made.
   bool wanted() noexcept;
 
   /// Writes what was stored before at once, also while the disk refuses. False: it is not on the disk; the disk refused it again, or
