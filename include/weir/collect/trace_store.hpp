@@ -73,7 +73,8 @@ struct TraceStoreStats {
 /// counts as one. A parent that comes after its children adopts them; of a cycle the span that started first becomes a
 /// root. Equal start times are ordered by span id, so that trees do not depend on the order of arrival. Spans still open when
 /// their trace completes are part of it, marked unfinished, and are handed to on_span_complete when they end or are given up.
-/// Spans that end later are added to the stored trace, without completing it again; a trace that was pushed out is forgotten.
+/// Spans that end later are added to the stored trace, without completing it again (on_trace_changed tells of them); a trace that was
+/// pushed out is forgotten.
 ///
 /// Thread-safety: Distinct objects: safe. Shared: unsafe (the Collector locks around it). Callbacks run inside apply(),
 /// advance() and complete_all(); they may call the const members and nothing else. What they throw is counted, no more.
