@@ -273,11 +273,13 @@ TEST_CASE("what changed is handed on before its trace is pushed out, and at the 
     store.apply(Event::span_end(id, trace, at(2)), "shop", now);
   };
   REQUIRE(store.restore(trace_of("first"), now, now));
-  put("first", "late");
   put("second", "a");
+  now += 400ms;
+  put("first", "late");
   CHECK(changed.empty());
-  store.complete_all(now);
-  CHECK(changed == std::vector<std::string>{"first"});  // before the second took its place
+  store.advance(now += 100ms);  // the second takes its place
+  CHECK(store.stats().evicted_traces == 1);
+  CHECK(changed == std::vector<std::string>{"first"});
   put("second", "late");
   store.complete_all(now);
   CHECK(changed == std::vector<std::string>{"first", "second"});
