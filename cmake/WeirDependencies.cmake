@@ -70,4 +70,4 @@ weir_optional_dependency(simdjson PACKAGE libsimdjson-dev FOR "event lines in ot
 weir_optional_dependency(CLI11 PACKAGE libcli11-dev FOR "the command weir")
 weir_optional_dependency(CURL PACKAGE libcurl4-openssl-dev FOR "weir::http: the HTTP client")
 weir_optional_dependency(httplib PACKAGE libcpp-httplib-dev FOR "weir::http: the HTTP server, and examples/checkout")
-weir_optional_dependency(SQLite3 PACKAGE libsqlite3-dev FOR "weir::http: telemetry in a file, and examples/checkout")
+weir_optional_dependency(SQLite3 PACKAGE libsqlite3-dev FOR "weir::http: traces and telemetry in files, and examples/checkout")

@@ -14,6 +14,7 @@ struct CollectSettings {
   std::string socket;       ///< empty: the default
   std::string view_socket;  ///< empty: beside the socket
   Print print = Print::tree;
+  std::string db;  ///< of traces; empty: none
   CollectorOptions collector;
   // Of `collect` alone.
   std::string http;              ///< the address of the telemetry server; empty: none

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -51,13 +52,24 @@ weir::Result<std::size_t> parse_last(const std::string& text) {
   return weir::cli::parse_count(text);
 }
 
+/// At least one.
+weir::Result<std::chrono::minutes> parse_minutes(const std::string& text) {
+  const auto duration = weir::cli::parse_duration(text);
+  if (!duration) return duration.error();
+  return std::max(std::chrono::ceil<std::chrono::minutes>(*duration), std::chrono::minutes{1});
+}
+
 void add_collect_options(CLI::App& app, CollectSettings& settings, const std::string& socket, const std::string& output) {
   using namespace weir::cli;
   auto& store = settings.collector.store;
   add(app, "--socket", settings.socket, parse_path, "PATH", socket, "the socket that services send to");
   add(app, "--view-socket", settings.view_socket, parse_path, "PATH", "beside the socket: NAME.sock, NAME-view.sock",
       "the socket that viewers connect to");
+  add(app, "--db", settings.db, parse_path, "FILE", "none: gone with the collector",
+      "the SQLite database that completed traces are kept in, too, within the same bounds, and restored from");
   add(app, "--max-traces", store.max_traces, parse_count, "N", std::to_string(store.max_traces), "completed traces kept in memory");
+  add(app, "--max-age", store.max_age, parse_minutes, "DURATION", std::to_string(store.max_age.count()) + "m",
+      "how long completed traces are kept, as 5m or 24h");
   add(app, "--max-memory", store.max_bytes, parse_bytes, "BYTES", std::to_string(store.max_bytes >> 20) + "MiB",
       "memory for all traces, as 4096, 64KiB, 256MiB or 2GiB; the oldest leave first");
   add(app, "--max-pending", store.max_pending, parse_count, "N", std::to_string(store.max_pending),
@@ -118,7 +130,7 @@ int dispatch(std::vector<std::string> arguments) {
   add_collect_options(collect, collect_settings, weir::default_socket_path(), "stdout");
   add_telemetry_options(collect, collect_settings);
   collect.footer(
-      "Prints `listening socket=... view=... [http=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
+      "Prints `listening socket=... view=... [http=...] [db=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
       "completed and printed, the counters follow as one line of JSON on stderr. A second signal ends it at once.\n"
       "Services find it through WEIR_SOCKET, else at the default path. Colours only on a terminal and without NO_COLOR.");
 

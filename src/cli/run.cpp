@@ -86,12 +86,13 @@ class Child {
   std::optional<pid_t> pid_;
 };
 
-std::string summary(const CollectorStats& stats) {
+std::string summary(const CollectorStats& stats, std::uint64_t not_stored) {
   const auto count = [](std::uint64_t number, const char* what) { return std::to_string(number) + " " + what + (number == 1 ? "" : "s"); };
   std::string text = count(stats.store.spans, "span") + " in " + count(stats.store.traces, "trace");
   if (stats.store.unfinished != 0) text += ", " + std::to_string(stats.store.unfinished) + " unfinished";
   const std::uint64_t lost = stats.store.dropped_spans + stats.reported_drops + stats.lost_spans;
   if (lost != 0) text += ", " + std::to_string(lost) + " lost";
+  if (not_stored != 0) text += ", " + count(not_stored, "trace") + " not in the database";
   return text;
 }
 
@@ -129,7 +130,7 @@ int run(const CollectSettings& given, const std::vector<std::string>& command) {
   stop.request_stop();
   serving.join();
   if (!served) say(served.error().message);
-  say(summary(station->stats()));
+  say(summary(station->stats(), station->not_stored()));
   return code;
 }
 

@@ -2,7 +2,8 @@
 // Station: a collector with its view server and what it prints, as `collect` and `run` need them.
 //
 //   services ══▶ Collector ─spans─▶ ViewServer ══▶ viewers
-//                    └─traces─▶ Printer ─▶ stdout or stderr
+//                    ├─traces─▶ Printer ─▶ stdout or stderr
+//                    └─traces─▶ TraceDatabase ─▶ a file, from which the next one restores them
 
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "cli/commands.hpp"
 #include "cli/output.hpp"
 #include "weir/collect/collector.hpp"
+#include "weir/collect/trace_database.hpp"
 #include "weir/core/stop.hpp"
 #include "weir/view/view_server.hpp"
 
@@ -25,20 +27,27 @@ class Station {
   Station(const Station&) = delete;
   Station& operator=(const Station&) = delete;
 
-  /// Binds both sockets.
+  /// Opens the database and restores what it keeps; then binds both sockets.
   Result<void> listen();
   /// Collects until stop is requested; then everything is printed, offered to the viewers, and closed.
   Result<void> serve(const StopToken& stop);
 
-  /// One line of JSON: the collector's counters, "view" and "print".
+  /// One line of JSON: the collector's counters, "view", "print" and, with a database, "db".
   std::string counters() const;
   CollectorStats stats() const { return collector_.stats(); }
+  /// Traces that are not in the database.
+  std::uint64_t not_stored() const { return database_ ? database_->stats().dropped() : 0; }
   const std::string& socket() const { return collector_.socket_path(); }
   const std::string& view_socket() const { return view_.socket_path(); }
 
  private:
+  Result<void> restore();
+
+  const std::string db_;
+  const TraceDatabaseOptions db_options_;
   ViewServer view_;
   std::optional<Printer> printer_;
+  std::optional<TraceDatabase> database_;
   Collector collector_;  // its callbacks use the others
 };
 

@@ -1,9 +1,11 @@
 #include "weir/collect/collector.hpp"
 
 #include <cxxabi.h>
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -101,11 +103,35 @@ void Collector::on_trace_complete(std::function<void(const Trace&)> callback, st
       std::move(wanted));
 }
 
+void Collector::on_trace_changed(std::function<void(const Trace&)> callback) {
+  if (!callback) return impl_->core.store.on_trace_changed({});
+  impl_->core.store.on_trace_changed(
+      [core = &impl_->core, callback = std::move(callback)](const Trace& trace) { call(*core, "on_trace_changed", callback, trace); });
+}
+
 void Collector::on_loss(std::function<void(std::string_view service, std::uint64_t spans)> callback) {
   if (!callback) return void(impl_->core.on_loss = {});
   impl_->core.on_loss = [core = &impl_->core, callback = std::move(callback)](std::string_view service, std::uint64_t spans) {
     call(*core, "on_loss", callback, service, spans);
   };
+}
+
+Result<void> Collector::restore(const Trace& trace, Timestamp completed) {
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->state == Impl::State::serving) {
+    return Error{std::make_error_code(std::errc::operation_in_progress),
+                 "the collector on " + impl_->socket_path + " serves already. Restore traces before"};
+  }
+  const auto age = std::clamp<std::chrono::nanoseconds>(Timestamp{std::chrono::system_clock::now()} - completed,
+                                                        std::chrono::nanoseconds{0}, std::chrono::hours{24 * 3650});
+  const auto now = std::chrono::steady_clock::now();
+  std::lock_guard locked(impl_->core.mutex);
+  try {
+    (void)impl_->core.store.restore(trace, now - age, now);
+    return {};
+  } catch (const std::bad_alloc&) {
+    return Error{std::make_error_code(std::errc::not_enough_memory), "no memory for a restored trace"};
+  }
 }
 
 Result<void> Collector::listen() {

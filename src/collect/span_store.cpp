@@ -5,6 +5,7 @@
 //   open_       traces not completed, by first event      front + trace_ttl: completed
 //   settling_   of those: root ended, by last event       front + settle:    completed
 //   completed_  by completion                             front + max_age:   evicted
+//   changed_    of those: got late spans, by the first    front + settle:    handed on again
 //
 // Each order is a list whose front is due first, because what is added to an order is always due last; so nothing is searched.
 // A native span goes the short way: its trace is that of the span before, two bits say that its id is new, its record is
@@ -79,7 +80,7 @@ struct SpanStore::Impl : private TraceMemory {
   const TraceStoreOptions options;
   TraceStoreStats stats;
   std::function<void(std::string_view, const Span&)> on_span;
-  std::function<void(const Trace&)> on_trace;
+  std::function<void(const Trace&)> on_trace, on_change;
   std::function<bool()> span_wanted, trace_wanted;
   TextTable texts{max_texts, max_text_bytes}, services{max_services, max_service_bytes};
   TimePoint now = TimePoint::min();
@@ -87,7 +88,7 @@ struct SpanStore::Impl : private TraceMemory {
 
   Chain<Half, &Half::waits_before, &Half::waits_after> pending_;
   Chain<KeptTrace, &KeptTrace::previous, &KeptTrace::next> open_, completed_;
-  Chain<KeptTrace, &KeptTrace::settles_before, &KeptTrace::settles_after> settling_;
+  Chain<KeptTrace, &KeptTrace::settles_before, &KeptTrace::settles_after> settling_, changed_;
 
   void apply(const EventView& event, std::uint32_t service) {
     ++stats.events;
@@ -181,6 +182,7 @@ struct SpanStore::Impl : private TraceMemory {
     while (settling_.front != nullptr && settling_.front->last + options.settle <= now) complete(*settling_.front);
     while (pending_.front != nullptr && pending_.front->arrived + options.trace_ttl <= now) give_up(*pending_.front);
     while (open_.front != nullptr && open_.front->first + options.trace_ttl <= now) complete(*open_.front);
+    while (changed_.front != nullptr && changed_.front->first + options.settle <= now) hand_on_change(*changed_.front);
     while (completed_.front != nullptr && completed_.front->last + options.max_age <= now) evict(*completed_.front);
     enforce_bounds();
     due_ = next_deadline();
@@ -192,6 +194,7 @@ struct SpanStore::Impl : private TraceMemory {
     if (settling_.front != nullptr) due = std::min(due, settling_.front->last + options.settle);
     if (open_.front != nullptr) due = std::min(due, open_.front->first + options.trace_ttl);
     if (completed_.front != nullptr) due = std::min(due, completed_.front->last + options.max_age);
+    if (changed_.front != nullptr) due = std::min(due, changed_.front->first + options.settle);
     return due;
   }
 
@@ -199,7 +202,34 @@ struct SpanStore::Impl : private TraceMemory {
     now = std::max(now, to);
     while (pending_.front != nullptr) give_up(*pending_.front);
     while (open_.front != nullptr) complete(*open_.front);
+    while (changed_.front != nullptr) hand_on_change(*changed_.front);
     enforce_bounds();
+  }
+
+  bool restore(const Trace& restored, TimePoint completed) {
+    const TraceRef id = ref(restored.trace_id);
+    if (find_trace(id) != nullptr) return false;
+    KeptTrace& trace = make(id);
+    trace.service = services.intern(restored.service);
+    trace.root_ended = trace.completed = true;
+    trace.tidy = false;  // its trees are never judged again
+    trace.last = std::min(completed, now);
+    if (completed_.back != nullptr) trace.last = std::max(trace.last, completed_.back->last);
+    completed_.push_back(trace);
+    be_due(trace.last + options.max_age);
+    ++stats.restored_traces;
+    if (restored.late != 0) extra_of(trace).late = restored.late;
+    if (!restored.roots.empty()) trace.latest = trace.base = restored.roots.front().start_time;
+    std::vector<const Span*> left;
+    for (const Span& root : restored.roots) left.push_back(&root);
+    while (!left.empty()) {
+      const Span& span = *left.back();
+      left.pop_back();
+      for (const Span& child : span.children) left.push_back(&child);
+      restore(trace, span);
+    }
+    enforce_bounds();
+    return true;
   }
 
   Trace snapshot(const KeptTrace& trace, Forest* forest_out = nullptr) const {
@@ -456,6 +486,55 @@ struct SpanStore::Impl : private TraceMemory {
     stats.flattened += forest.flattened;
     if (call && !call_guarded(on_trace, std::as_const(*whole))) ++stats.failed_callbacks;
   }
+  /// A completed trace is not what on_trace_complete was called with any more.
+  void note_change(KeptTrace& trace) noexcept {
+    if (!on_change || trace.changed) return;
+    trace.changed = true;
+    trace.first = now;
+    changed_.push_back(trace);
+    be_due(now + options.settle);
+  }
+  void take_change(KeptTrace& trace) noexcept {
+    if (!trace.changed) return;
+    trace.changed = false;
+    changed_.erase(trace);
+  }
+  void hand_on_change(KeptTrace& trace) {
+    take_change(trace);
+    const Trace whole = snapshot(trace);
+    if (!call_guarded(on_change, whole)) ++stats.failed_callbacks;
+  }
+  /// One span of a trace that was complete before it was stored elsewhere.
+  void restore(KeptTrace& trace, const Span& span) {
+    SpanParts& parts = parts_;
+    parts.id = own_id(span.id);
+    parts.parent = IdRef::of(span.parent_id);
+    parts.name = {0, false, span.name};
+    parts.kind = span.kind;
+    parts.start = span.start_time;
+    parts.end = std::max(span.start_time, span.end_time);
+    parts.attributes.clear();
+    const bool unfinished = span.unfinished();
+    for (const auto& [key, value] : span.attrs) {
+      if (!unfinished || key != unfinished_attribute) parts.attributes.push_back({{0, false, key}, AttributeValue::Type::string, 0, value});
+    }
+    const std::uint64_t hash = hash_of(parts.id);
+    if (find_half(trace, parts.id, hash) != nullptr || contains(trace, parts.id, hash)) return;
+    if (bytes_of(trace) > options.max_trace_bytes) {
+      ++stats.dropped_spans;
+      return;
+    }
+    trace.latest = std::max(trace.latest, parts.end);
+    if (!unfinished) {
+      append(trace, hash, parts);
+      return;
+    }
+    RecordContext context;
+    Half& half = add_half(trace, hash, writer_.write(parts, context));
+    half.state = State::unfinished;
+    half.given_up = parts.end;
+    ++trace.extra->unfinished;
+  }
   void wait_again(KeptTrace& trace) {
     if (halves_of(trace) == 0) {
       erase(trace);
@@ -469,6 +548,7 @@ struct SpanStore::Impl : private TraceMemory {
   /// Hands on what the trace still has, and forgets it.
   void evict(KeptTrace& trace) {
     ++stats.evicted_traces;
+    if (trace.changed) hand_on_change(trace);
     prefetch_after(trace);
     give_up_pending(trace);
     erase(trace);
@@ -514,6 +594,7 @@ struct SpanStore::Impl : private TraceMemory {
   }
   void erase(KeptTrace& trace) noexcept {
     stop_settling(trace);
+    take_change(trace);
     (trace.completed ? completed_ : open_).erase(trace);
     if (recent_.trace == &trace) recent_ = {};
     while (halves_of(trace) > 0) forget(*trace.extra->first);
@@ -615,7 +696,11 @@ struct SpanStore::Impl : private TraceMemory {
     ++trace.extra->unfinished;
     ++stats.unfinished;
     ++stats.spans;
-    if (!trace.completed) trace.last = now;
+    if (trace.completed) {
+      note_change(trace);
+    } else {
+      trace.last = now;
+    }
     SpanParts parts;
     std::vector<std::byte> scratch;
     read_half(half, parts, scratch);
@@ -685,6 +770,7 @@ struct SpanStore::Impl : private TraceMemory {
     if (!trace.completed) return;
     ++stats.late;
     ++extra_of(trace).late;
+    note_change(trace);
   }
   void hand_on(const std::string& trace_id, const Span& span) {
     if (!call_guarded(on_span, std::string_view(trace_id), span)) ++stats.failed_callbacks;
@@ -858,6 +944,8 @@ void SpanStore::on_trace_complete(std::function<void(const Trace&)> callback, st
   impl_->trace_wanted = std::move(wanted);
 }
 
+void SpanStore::on_trace_changed(std::function<void(const Trace&)> callback) { impl_->on_change = std::move(callback); }
+
 std::uint32_t SpanStore::intern(std::string_view text) { return impl_->texts.intern(text); }
 std::uint32_t SpanStore::intern_service(std::string_view service) { return impl_->services.intern(service); }
 
@@ -883,6 +971,11 @@ void SpanStore::apply(const EventView& event, std::uint32_t service, TimePoint n
 
 void SpanStore::apply(const Event& event, std::string_view service, TimePoint now) {
   apply(view_of(event, impl_->event_attributes), intern_service(service), now);
+}
+
+bool SpanStore::restore(const Trace& trace, TimePoint completed, TimePoint now) {
+  impl_->advance(now);
+  return impl_->restore(trace, completed);
 }
 
 void SpanStore::advance(TimePoint now) { impl_->advance(now); }

@@ -30,6 +30,7 @@ class SpanStore {
   /// See TraceStore.
   void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback, std::function<bool()> wanted = {});
   void on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted = {});
+  void on_trace_changed(std::function<void(const Trace&)> callback);
 
   /// The id of a name or key, the same for the store's life. 0, "…overflow", when the table is full: it is bounded.
   std::uint32_t intern(std::string_view text);
@@ -47,6 +48,8 @@ class SpanStore {
   void apply(const EventView& event, std::uint32_t service, TimePoint now);
   void apply(const Event& event, std::string_view service, TimePoint now);
 
+  /// See TraceStore.
+  bool restore(const Trace& trace, TimePoint completed, TimePoint now);
   /// See TraceStore. Costs next to nothing when nothing is due.
   void advance(TimePoint now);
   TimePoint next_deadline() const;

@@ -37,6 +37,7 @@ std::string CollectorStats::to_json() const {
   spans.add("events", store.events);
   spans.add("spans", store.spans);
   spans.add("traces", store.traces);
+  spans.add("restored_traces", store.restored_traces);
   spans.add("duplicates", store.duplicates);
   spans.add("late", store.late);
   spans.add("unfinished", store.unfinished);

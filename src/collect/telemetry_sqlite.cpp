@@ -1,24 +1,19 @@
 // The backend of a TelemetryStore that keeps updates in an SQLite database. Each update is a transaction in the write-ahead log, on the
 // disk before add() returns.
-#include <fcntl.h>
-#include <sqlite3.h>
 #include <algorithm>
-#include <cerrno>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "collect/sqlite.hpp"
 #include "collect/telemetry_backend.hpp"
-#include "net/unix_socket.hpp"
 
 namespace weir::inline v0::detail {
 
 namespace {
 
-constexpr int application_id = 0x77656972;  // "weir"
-constexpr int schema_version = 1;
-constexpr int busy_milliseconds = 2000;
+using namespace sqlite;
 
 /// Times are nanoseconds since 1970. `updates` and `totals` are counts of what is there; instances.updates counts what came.
 constexpr const char* schema = R"(
@@ -36,141 +31,20 @@ CREATE TABLE numbers(instance INTEGER NOT NULL, key TEXT NOT NULL, time INTEGER 
 CREATE INDEX numbers_by_update ON numbers(update_row);
 )";
 
-/// What SQLite refused; caught where a backend's methods begin.
-struct Refused {
-  int code;
-  std::string message;
-};
-
-class Database {
- public:
-  Database() = default;
-  ~Database() { ::sqlite3_close_v2(handle_); }
-  Database(const Database&) = delete;
-  Database& operator=(const Database&) = delete;
-
-  void open(const std::string& path) {
-    check(::sqlite3_open_v2(path.c_str(), &handle_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr));
-  }
-  sqlite3* handle() const { return handle_; }
-  void check(int code) const {
-    if (code != SQLITE_OK) throw Refused{code, handle_ != nullptr ? ::sqlite3_errmsg(handle_) : ::sqlite3_errstr(code)};
-  }
-  void run(const char* sql) const { check(::sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr)); }
-
- private:
-  sqlite3* handle_ = nullptr;
-};
-
-std::int64_t nanos(Timestamp time) { return time.time_since_epoch().count(); }
-std::int64_t whole(std::uint64_t number) { return static_cast<std::int64_t>(number); }
-
-/// One statement. Bound texts must outlive it.
-class Statement {
- public:
-  Statement(const Database& database, std::string_view sql) : database_(database) {
-    database.check(::sqlite3_prepare_v2(database.handle(), sql.data(), static_cast<int>(sql.size()), &statement_, nullptr));
-  }
-  template <class... Values>
-  Statement(const Database& database, std::string_view sql, const Values&... values) : Statement(database, sql) {
-    bind(values...);
-  }
-  ~Statement() { ::sqlite3_finalize(statement_); }
-  Statement(const Statement&) = delete;
-  Statement& operator=(const Statement&) = delete;
-
-  template <class... Values>
-  void bind(const Values&... values) {
-    int index = 0;
-    (bind_one(++index, values), ...);
-  }
-  /// False: there are no more rows.
-  bool step() {
-    const int code = ::sqlite3_step(statement_);
-    if (code == SQLITE_ROW) return true;
-    if (code != SQLITE_DONE) database_.check(code);
-    return false;
-  }
-  void run() {
-    while (step()) {}
-    ::sqlite3_reset(statement_);
-  }
-
-  std::int64_t integer(int column) const { return ::sqlite3_column_int64(statement_, column); }
-  std::uint64_t count(int column) const { return static_cast<std::uint64_t>(integer(column)); }
-  Timestamp time(int column) const { return Timestamp{std::chrono::nanoseconds{integer(column)}}; }
-  TelemetryNumber number(int column) const {
-    if (::sqlite3_column_type(statement_, column) == SQLITE_INTEGER) return integer(column);
-    return ::sqlite3_column_double(statement_, column);
-  }
-  std::string text(int column) const {
-    const void* const bytes = ::sqlite3_column_blob(statement_, column);
-    return bytes == nullptr
-               ? std::string()
-               : std::string(static_cast<const char*>(bytes), static_cast<std::size_t>(::sqlite3_column_bytes(statement_, column)));
-  }
-
- private:
-  void bind_one(int index, std::int64_t value) { database_.check(::sqlite3_bind_int64(statement_, index, value)); }
-  void bind_one(int index, double value) { database_.check(::sqlite3_bind_double(statement_, index, value)); }
-  void bind_one(int index, std::string_view text) {
-    database_.check(::sqlite3_bind_text64(statement_, index, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8));
-  }
-  void bind_one(int index, const TelemetryNumber& number) {
-    std::visit([&](auto value) { bind_one(index, value); }, number);
-  }
-
-  const Database& database_;
-  sqlite3_stmt* statement_ = nullptr;
-};
-
-/// Undone unless it was committed.
-class Transaction {
- public:
-  explicit Transaction(const Database& database) : database_(database) { database.run("BEGIN IMMEDIATE"); }
-  ~Transaction() {
-    if (!committed_ && ::sqlite3_get_autocommit(database_.handle()) == 0)
-      (void)::sqlite3_exec(database_.handle(), "ROLLBACK", nullptr, nullptr, nullptr);
-  }
-  Transaction(const Transaction&) = delete;
-  Transaction& operator=(const Transaction&) = delete;
-  void commit() {
-    database_.run("COMMIT");
-    committed_ = true;
-  }
-
- private:
-  const Database& database_;
-  bool committed_ = false;
-};
-
 class SqliteBackend final : public TelemetryBackend {
  public:
   explicit SqliteBackend(const TelemetryStoreOptions& options) : options_(options) {}
 
   Result<void> open() {
     const std::string doing = "cannot open the telemetry database '" + options_.path + "'";
-    {
-      const net::Fd made(::open(options_.path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600));
-      if (!made) return system_error(errno, doing);
-    }
+    if (auto opened = open_database(database_, options_.path, doing, {telemetry_application, 1, schema}); !opened) return opened;
     try {
-      // A name of SQLite's own, as ":memory:", is a file's here.
-      database_.open(options_.path.starts_with('/') ? options_.path : "./" + options_.path);
-      database_.check(::sqlite3_busy_timeout(database_.handle(), busy_milliseconds));
-      if (auto ours = recognize(doing); !ours) return ours;
-      database_.run("PRAGMA journal_mode = WAL");
       database_.run("PRAGMA synchronous = FULL");
       Statement totals(database_, "SELECT instances, updates, bytes FROM totals");
       if (!totals.step()) return failure(doing + ": it is damaged: a table is empty. Move it away, and a new one is made");
       return {};
     } catch (const Refused& refused) {
-      switch (refused.code & 0xff) {
-        case SQLITE_NOTADB: return failure(doing + ": it is no SQLite database. Name another file, or move this one away");
-        case SQLITE_CORRUPT: return failure(doing + ": it is damaged (" + refused.message + "). Move it away, and a new one is made");
-        case SQLITE_BUSY: return failure(doing + ": another process is using it");
-        default: return failure(doing + ": " + refused.message);
-      }
+      return explain(doing, refused);
     }
   }
 
@@ -282,8 +156,6 @@ class SqliteBackend final : public TelemetryBackend {
  private:
   static constexpr std::string_view columns_ = "SELECT uuid, first_seen, last_seen, expect_next, updates, kept, bytes FROM instances";
 
-  static Error failure(std::string message) { return Error{std::make_error_code(std::errc::io_error), std::move(message)}; }
-
   template <class T, class Call>
   Result<T> guarded(const char* doing, Call call) {
     try {
@@ -293,34 +165,6 @@ class SqliteBackend final : public TelemetryBackend {
       return Error{std::make_error_code(full ? std::errc::no_space_on_device : std::errc::io_error),
                    std::string("cannot ") + doing + " the telemetry database '" + options_.path + "': " + refused.message};
     }
-  }
-
-  /// Ours, or a new one that becomes ours.
-  Result<void> recognize(const std::string& doing) {
-    const auto pragma = [&](const char* sql) {
-      Statement statement(database_, sql);
-      return statement.step() ? statement.integer(0) : 0;
-    };
-    Transaction transaction(database_);  // another process may be making it
-    const std::int64_t application = pragma("PRAGMA application_id"), version = pragma("PRAGMA user_version");
-    const std::int64_t tables = pragma("SELECT count(*) FROM sqlite_schema");
-    if (application == 0 && version == 0 && tables == 0) {
-      database_.run(schema);
-      database_.run(("PRAGMA application_id = " + std::to_string(application_id)).c_str());
-      database_.run(("PRAGMA user_version = " + std::to_string(schema_version)).c_str());
-      transaction.commit();
-      return {};
-    }
-    if (application != application_id) return failure(doing + ": it is another program's. Name another file");
-    if (version != schema_version) {
-      return failure(doing + ": its schema is version " + std::to_string(version) + ", and this weir knows " +
-                     std::to_string(schema_version) + ". Name another file, or use the weir that made it");
-    }
-    Statement check(database_, "PRAGMA quick_check(1)");
-    if (check.step() && check.text(0) != "ok") {
-      return failure(doing + ": it is damaged (" + check.text(0) + "). Move it away, and a new one is made");
-    }
-    return {};
   }
 
   TelemetryTotals current_totals() {

@@ -21,8 +21,10 @@ void TraceStore::on_span_complete(std::function<void(std::string_view trace_id, 
 void TraceStore::on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted) {
   impl_->store.on_trace_complete(std::move(callback), std::move(wanted));
 }
+void TraceStore::on_trace_changed(std::function<void(const Trace&)> callback) { impl_->store.on_trace_changed(std::move(callback)); }
 
 void TraceStore::apply(const Event& event, std::string_view service, TimePoint now) { impl_->store.apply(event, service, now); }
+bool TraceStore::restore(const Trace& trace, TimePoint completed, TimePoint now) { return impl_->store.restore(trace, completed, now); }
 void TraceStore::advance(TimePoint now) { impl_->store.advance(now); }
 TraceStore::TimePoint TraceStore::next_deadline() const { return impl_->store.next_deadline(); }
 void TraceStore::complete_all(TimePoint now) { impl_->store.complete_all(now); }

@@ -161,9 +161,28 @@ TEST_CASE("help names every option with its default and succeeds") {
     auto collect = place.start({command, "--help"});
     CHECK(collect->wait() == 0);
     CHECK(collect->err().empty());
-    for (const char* word :
-         {"--socket", "--view-socket", "--max-traces", "10000", "--max-memory", "256MiB", "--max-pending", "1000000", "--trace-ttl", "60s",
-          "--settle", "500ms", "--print", "tree", "--no-shared-memory", "map it", "--allow-uid", "nobody"}) {
+    for (const char* word : {"--socket",
+                             "--view-socket",
+                             "--db",
+                             "gone with the collector",
+                             "--max-traces",
+                             "10000",
+                             "--max-age",
+                             "60m",
+                             "--max-memory",
+                             "256MiB",
+                             "--max-pending",
+                             "1000000",
+                             "--trace-ttl",
+                             "60s",
+                             "--settle",
+                             "500ms",
+                             "--print",
+                             "tree",
+                             "--no-shared-memory",
+                             "map it",
+                             "--allow-uid",
+                             "nobody"}) {
       INFO(command << " " << word);
       CHECK(collect->out().find(word) != std::string::npos);
     }
@@ -192,6 +211,8 @@ TEST_CASE("wrong usage exits 2 with one line that helps") {
       {Words{"collect", "--max-traces", "-1"}, "--max-traces"},
       {Words{"collect", "--max-traces", "many"}, "'many'"},
       {Words{"collect", "--max-memory", "1MB"}, "256MiB"},
+      {Words{"collect", "--max-age", "60"}, "60s"},
+      {Words{"collect", "--db", ""}, "--db"},
       {Words{"collect", "--max-memory", "99999999999GiB"}, "256MiB"},
       {Words{"collect", "--trace-ttl", "60"}, "60s"},
       {Words{"collect", "--settle", "-5s"}, "500ms"},

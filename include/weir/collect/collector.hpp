@@ -81,9 +81,15 @@ class Collector {
   /// under the collector's lock, must be quick, and must not call the collector.
   void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback, std::function<bool()> wanted = {});
   void on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted = {});
+  /// See TraceStore::on_trace_changed().
+  void on_trace_changed(std::function<void(const Trace&)> callback);
 
   /// Called when a service says that it dropped spans, and when spans that it had sent turn out never to have been read.
   void on_loss(std::function<void(std::string_view service, std::uint64_t spans)> callback);
+
+  /// Takes in a trace of an earlier collector that was completed at `completed`: traces() and last_traces() have it, no callback is
+  /// called, and what comes for it is late. The oldest first. Error: it serves already, or there is no memory for it.
+  Result<void> restore(const Trace& trace, Timestamp completed);
 
   /// Binds the socket (0600, in a directory of the user's own). Errors: path too long, a live collector on it, something
   /// there that is not a socket, a directory that others may write.

@@ -53,6 +53,7 @@ struct TraceStoreStats {
   std::uint64_t events = 0;                               ///< a native span is two, or one if a half of it is known
   std::uint64_t spans = 0;                                ///< handed to on_span_complete, unfinished ones included
   std::uint64_t traces = 0;                               ///< handed to on_trace_complete
+  std::uint64_t restored_traces = 0;                      ///< taken in by restore(), and in none of the other counts
   std::uint64_t duplicates = 0;                           ///< a second start or a second end of one span; the first wins
   std::uint64_t late = 0;                                 ///< spans that ended after their trace was completed
   std::uint64_t unfinished = 0;                           ///< spans handed on without an end
@@ -72,7 +73,8 @@ struct TraceStoreStats {
 /// counts as one. A parent that comes after its children adopts them; of a cycle the span that started first becomes a
 /// root. Equal start times are ordered by span id, so that trees do not depend on the order of arrival. Spans still open when
 /// their trace completes are part of it, marked unfinished, and are handed to on_span_complete when they end or are given up.
-/// Spans that end later are added to the stored trace, without completing it again; a trace that was pushed out is forgotten.
+/// Spans that end later are added to the stored trace, without completing it again (on_trace_changed tells of them); a trace that was
+/// pushed out is forgotten.
 ///
 /// Thread-safety: Distinct objects: safe. Shared: unsafe (the Collector locks around it). Callbacks run inside apply(),
 /// advance() and complete_all(); they may call the const members and nothing else. What they throw is counted, no more.
@@ -90,10 +92,17 @@ class TraceStore {
   void on_span_complete(std::function<void(std::string_view trace_id, const Span&)> callback, std::function<bool()> wanted = {});
   /// Called once per completed trace; `wanted` as above.
   void on_trace_complete(std::function<void(const Trace&)> callback, std::function<bool()> wanted = {});
+  /// Called with a whole trace that has got spans since it was completed: `settle` after the first of them, and before it is pushed
+  /// out. For who keeps traces elsewhere.
+  void on_trace_changed(std::function<void(const Trace&)> callback);
 
   /// Lets time pass, then takes one event in; `service` says who sent it. Events of an unknown type are ignored. A time
   /// before that of an earlier call counts as the same time.
   void apply(const Event& event, std::string_view service, TimePoint now);
+  /// Lets time pass, then takes in a trace that was completed before, as from a TraceDatabase: it is kept as if it had been completed
+  /// then, without a callback, and what comes for it is late. Oldest first, and before events: it is taken for no older than those that
+  /// are there. False: the trace is known, and stays as it is.
+  bool restore(const Trace& trace, TimePoint completed, TimePoint now);
   /// Lets time pass: completes what has settled, gives up what is too old.
   void advance(TimePoint now);
   /// When advance() next has something to do; TimePoint::max() if nothing is due.
