@@ -362,7 +362,7 @@ bool PathPattern::matches(std::string_view text) const {
     }
     now.swap(next);
   }
-  return text.empty() && std::find(now.begin(), now.end(), program_.size()) != now.end();
+  return std::find(now.begin(), now.end(), program_.size()) != now.end();
 }
 
 }  // namespace weir::inline v0::detail
