@@ -33,6 +33,9 @@
 #include "weir/trace/event.hpp"
 #include "weir/trace/socket_path.hpp"
 // who looks at it
+#include "weir/view/analysis.hpp"
+#include "weir/view/path_groups.hpp"
+#include "weir/view/sql_normalize.hpp"
 #include "weir/view/tree.hpp"
 #include "weir/view/tree_assembler.hpp"
 #include "weir/view/view_client.hpp"

@@ -1,10 +1,14 @@
 #pragma once
 // The subcommands. Each takes its parsed options, talks on stdout and stderr, and returns the exit code.
 
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "weir/collect/collector.hpp"
+#include "weir/view/analysis.hpp"
+#include "weir/view/path_groups.hpp"
 
 namespace weir::cli {
 
@@ -23,10 +27,16 @@ struct CollectSettings {
 };
 
 struct ViewSettings {
-  std::string view_socket;  ///< empty: the running session
-  std::size_t last = 0;     ///< traces to begin with
+  std::string view_socket;          ///< empty: the running session
+  std::string input;                ///< spans as JSON lines instead, "-": from stdin
+  std::optional<std::size_t> last;  ///< traces to begin with; unset: what suits
   bool json = false;
   bool follow = false;
+  bool analyze = false;
+  // Of the analysis alone.
+  AnalysisOrder order{.sort = AnalysisSort::total, .limit = 20};
+  std::vector<PathGroup> path_groups;
+  std::string path_groups_file;  ///< further ones; empty: none
 };
 
 int collect(const CollectSettings& settings);

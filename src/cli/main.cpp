@@ -113,6 +113,64 @@ void add_telemetry_options(CLI::App& app, CollectSettings& settings) {
       ->needs(http);
 }
 
+weir::Result<std::string> parse_input(const std::string& text) { return text == "-" ? weir::Result<std::string>(text) : parse_path(text); }
+
+weir::Result<weir::AnalysisSort> parse_sort(const std::string& text) {
+  if (text == "total") return weir::AnalysisSort::total;
+  if (text == "avg") return weir::AnalysisSort::average;
+  if (text == "p95") return weir::AnalysisSort::p95;
+  if (text == "count") return weir::AnalysisSort::count;
+  return weir::Error{std::make_error_code(std::errc::invalid_argument), "'" + text + "' is not one of total, avg, p95, count"};
+}
+
+void add_view_options(CLI::App& app, ViewSettings& settings) {
+  CLI::Option* const socket =
+      add(app, "--view-socket", settings.view_socket, parse_path, "PATH",
+          "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
+  CLI::Option* const last = add(app, "--last", settings.last, parse_last, "N", "0: live spans only; with --analyze: 1000",
+                                "begin with the last N traces that the collector keeps, at most 1000, as far as they fit into 1MiB");
+  app.add_flag("--json", settings.json, "one line of JSON per span instead of trees, or the analysis as one object (default: off)");
+  CLI::Option* const follow =
+      app.add_flag("--follow", settings.follow, "wait for a collector, and for the next one when it ends (default: off)");
+  add(app, "--input", settings.input, parse_input, "FILE", "a collector; with --analyze: stdin, if that is a file",
+      "read spans from a file of JSON lines, as --json and `weir collect --print json` write them; -: from stdin")
+      ->excludes(socket)
+      ->excludes(last)
+      ->excludes(follow);
+
+  CLI::Option* const analyze =
+      app.add_flag("--analyze", settings.analyze,
+                   "at the end, print which endpoints, queries and functions took the time, and N+1 queries (default: off)");
+  add(app, "--sort", settings.order.sort, parse_sort, "total|avg|p95|count", "total", "what the rows of the analysis are ordered by")
+      ->needs(analyze);
+  add(app, "--limit", settings.order.limit, parse_last, "N", std::to_string(settings.order.limit), "rows of each table; 0: all")
+      ->needs(analyze);
+  app.add_option_function<std::vector<std::string>>(
+         "--path-group",
+         [&settings](const std::vector<std::string>& texts) {
+           for (const std::string& text : texts) {
+             auto group = weir::parse_path_group(text);
+             if (!group) throw CLI::ValidationError("--path-group", group.error().message);
+             if (auto checked = weir::PathGroups::create({*group}); !checked) {
+               throw CLI::ValidationError("--path-group", checked.error().message);
+             }
+             settings.path_groups.push_back(std::move(*group));
+           }
+         },
+         "paths that are one endpoint, as '/users/[0-9]+=/users/:id'; the first that matches a whole path counts; can be repeated "
+         "(default: none)")
+      ->type_name("REGEX=NAME")
+      ->expected(1)
+      ->take_all()
+      ->needs(analyze);
+  add(app, "--path-groups", settings.path_groups_file, parse_path, "FILE", "none", "further path groups, one to a line; # begins a comment")
+      ->needs(analyze);
+  app.footer(
+      "Ends when the collector does. With --follow, --last asks each collector that it connects to; a span that comes\n"
+      "again is shown once in trees, each time with --json. SIGINT ends it, and an analysis is printed then, too.\n"
+      "Colours only on a terminal and without NO_COLOR.");
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
@@ -145,15 +203,7 @@ int dispatch(std::vector<std::string> arguments) {
 
   ViewSettings view_settings;
   CLI::App& view = *app.add_subcommand("view", "Show the spans of a running collector as they come");
-  add(view, "--view-socket", view_settings.view_socket, parse_path, "PATH",
-      "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
-  add(view, "--last", view_settings.last, parse_last, "N", "0: live spans only",
-      "begin with the last N traces that the collector keeps, at most 1000, as far as they fit into 1MiB");
-  view.add_flag("--json", view_settings.json, "one line of JSON per span instead of trees (default: off)");
-  view.add_flag("--follow", view_settings.follow, "wait for a collector, and for the next one when it ends (default: off)");
-  view.footer(
-      "Ends when the collector does. With --follow, --last asks each collector that it connects to; a span that comes\n"
-      "again is shown once in trees, each time with --json. Colours only on a terminal and without NO_COLOR.");
+  add_view_options(view, view_settings);
 
   // What stands behind `--` is a command's, never ours.
   const auto separator = std::find(arguments.begin(), arguments.end(), "--");

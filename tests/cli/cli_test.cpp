@@ -193,7 +193,9 @@ TEST_CASE("help names every option with its default and succeeds") {
     CHECK(telemetry->out().find(word) != std::string::npos);
   auto view = place.start({"view", "--help"});
   CHECK(view->wait() == 0);
-  for (const char* word : {"--view-socket", "--last", "--json", "--follow", "default"}) CHECK(view->out().find(word) != std::string::npos);
+  for (const char* word : {"--view-socket", "--last", "--json", "--follow", "--input", "--analyze", "--sort", "--limit", "--path-group ",
+                           "--path-groups", "default"})
+    CHECK(view->out().find(word) != std::string::npos);
   auto version = place.start({"--version"});
   CHECK(version->wait() == 0);
   CHECK(version->out().starts_with("weir "));
@@ -223,6 +225,13 @@ TEST_CASE("wrong usage exits 2 with one line that helps") {
       {Words{"view", "--last", "-1"}, "--last"},
       {Words{"view", "--last", "all"}, "'all'"},
       {Words{"view", "--print", "json"}, "--print"},
+      {Words{"view", "--sort", "p95"}, "--analyze"},
+      {Words{"view", "--analyze", "--sort", "p50"}, "total, avg, p95, count"},
+      {Words{"view", "--analyze", "--limit", "-1"}, "--limit"},
+      {Words{"view", "--path-group", "/a=b"}, "--analyze"},
+      {Words{"view", "--analyze", "--path-group", "/a="}, "REGEX=NAME"},
+      {Words{"view", "--analyze", "--path-group", "/users/(=x"}, "path group '/users/(': a ( without its ) at character 8"},
+      {Words{"view", "--input", "-", "--last", "5"}, "--input"},
       {Words{"run"}, "command"},
       {Words{"run", "--"}, "command"},
       {Words{"run", "--no-such-option", "--", "true"}, "--no-such-option"},
