@@ -20,7 +20,7 @@ using simdjson::dom::element_type;
 constexpr std::size_t first_capacity = 4096, max_line = 64u << 10;  // what the parser keeps is 15 times as much
 constexpr std::size_t max_depth = 17;                               // containers, with the event itself; decode_event() allows as many
 
-/// Versions of simdjson differ in what they make of half a surrogate pair.
+/// simdjson 3.0 refuses half a surrogate pair, but does not promise that.
 bool names_surrogates(std::string_view line) noexcept {
   if (line.find('\\') == std::string_view::npos) return false;
   return line.find("\\ud") != std::string_view::npos || line.find("\\uD") != std::string_view::npos;

@@ -1,6 +1,6 @@
 #pragma once
 // SimdReader: an event of any JSON by simdjson, for EventDecoder. It takes a line only where it surely reads it as decode_event()
-// does, and leaves every other: those that are wrong in any way, halves of surrogate pairs, deep nesting, attribute values
+// does, and leaves every other: those that are wrong in any way, escaped surrogates, deep nesting, attribute values
 // whose text simdjson does not keep. Without simdjson it leaves all of them (no_simd_reader.cpp).
 
 #include <memory>

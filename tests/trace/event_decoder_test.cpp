@@ -215,3 +215,9 @@ TEST_CASE("with simdjson, lines in another order, with spaces, escapes and numbe
     CHECK(event_of(*event) == *parse_event(line));
   }
 }
+
+TEST_CASE("simdjson is not asked what half a surrogate pair is") {
+  EventDecoder decoder;
+  for (const char* name : {R"("\ud83d")", R"("\uDE00")", R"("\ud83d\ude00")"})
+    CHECK(decoder.decode_simdjson(with("\"name\":" + std::string(name))) == nullptr);
+}
