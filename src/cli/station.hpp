@@ -4,9 +4,11 @@
 //   services ══▶ Collector ─spans─▶ ViewServer ══▶ viewers
 //                    └─traces─▶ Printer ─▶ stdout or stderr
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cli/commands.hpp"
 #include "cli/output.hpp"
@@ -30,13 +32,16 @@ class Station {
   /// Collects until stop is requested; then everything is printed, offered to the viewers, and closed.
   Result<void> serve(const StopToken& stop);
 
-  /// One line of JSON: the collector's counters, "view" and "print".
+  /// Counters of somebody else's, a line of JSON, as "telemetry" among ours. Safe to call from any thread. Set before serve().
+  void also_count(std::function<std::string()> telemetry) { telemetry_ = std::move(telemetry); }
+  /// One line of JSON: the collector's counters, "view", "print" and, where it is counted, "telemetry". What `weir stats` gets.
   std::string counters() const;
   CollectorStats stats() const { return collector_.stats(); }
   const std::string& socket() const { return collector_.socket_path(); }
   const std::string& view_socket() const { return view_.socket_path(); }
 
  private:
+  std::function<std::string()> telemetry_;
   ViewServer view_;
   std::optional<Printer> printer_;
   Collector collector_;  // its callbacks use the others
