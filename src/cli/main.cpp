@@ -1,4 +1,4 @@
-// The command `weir`: options and help. What the subcommands do is in collect.cpp, run.cpp and view.cpp.
+// The command `weir`: options and help. What the subcommands do is in files of their names.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -19,6 +19,7 @@
 namespace {
 
 using weir::cli::CollectSettings;
+using weir::cli::StatsSettings;
 using weir::cli::ViewSettings;
 
 /// An option whose text `parse` turns into the value at `target`; its help shows `shown` as the default.
@@ -101,6 +102,23 @@ void add_telemetry_options(CLI::App& app, CollectSettings& settings) {
       ->needs(http);
 }
 
+CLI::App& add_stats(CLI::App& app, StatsSettings& settings) {
+  CLI::App& stats = *app.add_subcommand("stats", "Print the counters of a running collector");
+  add(stats, "--view-socket", settings.view_socket, parse_path, "PATH",
+      "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
+  add(stats, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "1s", "how long to wait for the answer");
+  CLI::Option* const json = stats.add_flag("--json", settings.json, "one line of JSON, as the collector answers (default: a table)");
+  stats.add_flag("--all", settings.all, "counters that are zero, too (default: off)")->excludes(json);
+  return stats;
+}
+
+CLI::App& add_doctor(CLI::App& app, bool& json) {
+  CLI::App& doctor = *app.add_subcommand("doctor", "Try what weir needs of this machine, and say what to do where it does not work");
+  doctor.add_flag("--json", json, "one line of JSON (default: a line for each check)");
+  doctor.footer("Exit codes: 0 services can be traced here, 1 they cannot, 2 wrong usage. Nothing that it makes stays.");
+  return doctor;
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
@@ -143,6 +161,11 @@ int dispatch(std::vector<std::string> arguments) {
       "Ends when the collector does. With --follow, --last asks each collector that it connects to; a span that comes\n"
       "again is shown once in trees, each time with --json. Colours only on a terminal and without NO_COLOR.");
 
+  StatsSettings stats_settings;
+  const CLI::App& stats = add_stats(app, stats_settings);
+  bool doctor_json = false;
+  const CLI::App& doctor = add_doctor(app, doctor_json);
+
   // What stands behind `--` is a command's, never ours.
   const auto separator = std::find(arguments.begin(), arguments.end(), "--");
   const bool separated = separator != arguments.end();
@@ -170,6 +193,8 @@ int dispatch(std::vector<std::string> arguments) {
   }
   if (collect.parsed()) return weir::cli::collect(collect_settings);
   if (run.parsed()) return weir::cli::run(run_settings, command);
+  if (stats.parsed()) return weir::cli::stats(stats_settings);
+  if (doctor.parsed()) return weir::cli::doctor(doctor_json);
   return weir::cli::view(view_settings);
 }
 
