@@ -102,6 +102,25 @@ void add_telemetry_options(CLI::App& app, CollectSettings& settings) {
       ->needs(http);
 }
 
+/// --keep and --drop make one list, in the order in which they are given.
+void add_keep_options(CLI::App& app, weir::TraceStoreOptions& store) {
+  const auto add_rule = [&](const std::string& name, double part, const std::string& help) {
+    const auto take = [&store, name, part](const std::string& text) {
+      auto rule = weir::KeepRule::parse(text);
+      if (!rule) throw CLI::ValidationError(name, rule.error().message);
+      rule->part = part;
+      store.keep.push_back(std::move(*rule));
+    };
+    app.add_option_function<std::string>(name, take, help)->type_name("CONDITION")->trigger_on_parse();
+  };
+  add_rule("--keep", 1,
+           "keep completed traces for which this holds: error, duration>=250ms, name=GLOB (of the root), service=GLOB, KEY=GLOB (an "
+           "attribute), or several with && between; can be repeated, the first --keep or --drop that holds decides (default: all)");
+  add_rule("--drop", 0, "do not print, keep or replay completed traces for which this holds; viewers see their spans (default: none)");
+  add(app, "--keep-ratio", store.keep_ratio, weir::cli::parse_ratio, "RATIO", "1",
+      "keep this part, from 0 to 1, of the traces for which no --keep or --drop holds; by trace id, as samplers do");
+}
+
 CLI::App& add_stats(CLI::App& app, StatsSettings& settings) {
   CLI::App& stats = *app.add_subcommand("stats", "Print the counters of a running collector");
   add(stats, "--view-socket", settings.view_socket, parse_path, "PATH",
@@ -134,6 +153,7 @@ int dispatch(std::vector<std::string> arguments) {
   CollectSettings collect_settings;
   CLI::App& collect = *app.add_subcommand("collect", "Collect spans from services, print their traces, serve viewers");
   add_collect_options(collect, collect_settings, weir::default_socket_path(), "stdout");
+  add_keep_options(collect, collect_settings.collector.store);
   add_telemetry_options(collect, collect_settings);
   collect.footer(
       "Prints `listening socket=... view=... [http=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
@@ -143,6 +163,7 @@ int dispatch(std::vector<std::string> arguments) {
   CollectSettings run_settings;
   CLI::App& run = *app.add_subcommand("run", "Run a command with a collector of its own: weir run [OPTIONS] -- COMMAND...");
   add_collect_options(run, run_settings, weir::default_socket_directory() + "/run-PID.sock", "stderr");
+  add_keep_options(run, run_settings.collector.store);
   run.prefix_command();
   run.footer(
       "The command finds the collector through WEIR_SOCKET and keeps its stdin, stdout and stderr; traces are printed on\n"
