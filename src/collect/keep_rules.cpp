@@ -33,7 +33,8 @@ Result<void> add_condition(KeepRule& rule, std::string_view text) {
   const std::size_t equals = text.find('=');
   const std::string_view key = trimmed(text.substr(0, equals));
   if (equals == text.npos || key.empty() || key == duration || key.find_first_of("<>") != key.npos) {
-    return detail::wrong_value(text, "is no condition: write error, duration>=250ms, name=GLOB, service=GLOB or KEY=GLOB, with && between several");
+    return detail::wrong_value(
+        text, "is no condition: write error, duration>=250ms, name=GLOB, service=GLOB or KEY=GLOB, with && between several");
   }
   std::string glob(trimmed(text.substr(equals + 1)));
   if (glob.size() - static_cast<std::size_t>(std::count(glob.begin(), glob.end(), '*')) > detail::Glob::max_bytes) {
