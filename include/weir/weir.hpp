@@ -30,6 +30,7 @@
 #include "weir/trace/socket_sender.hpp"
 // where it arrives
 #include "weir/collect/collector.hpp"
+#include "weir/collect/keep_rules.hpp"
 #include "weir/trace/event.hpp"
 #include "weir/trace/socket_path.hpp"
 // who looks at it

@@ -51,6 +51,7 @@ Station::Station(const CollectSettings& settings, int fd, std::string name)
   collector_.on_loss([this](std::string_view service, std::uint64_t spans) { view_.broadcast_loss(service, spans); });
   view_.on_replay([this](std::size_t traces, std::size_t max_bytes) { return collector_.last_traces(traces, max_bytes); });
   if (!db_.empty()) collector_.on_trace_changed([this](const Trace& trace) { database_->store(trace); });
+  view_.on_stats([this] { return counters(); });
   if (settings.print == Print::none) {
     if (db_.empty()) return;
     collector_.on_trace_complete([this](const Trace& trace) { database_->store(trace); }, [this] { return database_->wanted(); });
@@ -104,6 +105,7 @@ std::string Station::counters() const {
   json["view"] = nlohmann::ordered_json::parse(view_.stats().to_json(), nullptr, false);
   if (database_) json["db"] = nlohmann::ordered_json::parse(database_->stats().to_json(), nullptr, false);
   json["print"] = {{"printed", printer_ ? printer_->printed() : 0}, {"dropped", printer_ ? printer_->dropped() : 0}};
+  if (telemetry_) json["telemetry"] = nlohmann::ordered_json::parse(telemetry_(), nullptr, false);
   return json.dump();
 }
 
@@ -117,6 +119,7 @@ int collect(const CollectSettings& settings) {
   auto telemetry = TelemetryDesk::open(settings);
   if (!telemetry) return say(telemetry.error().message), exit_failed;
   TelemetryDesk* const desk = telemetry->get();
+  if (desk != nullptr) station.also_count([desk] { return desk->counters(); });
 
   StopSource stop;
   SignalThread on_signal(*signals, std::move(*end), stop_on_signal(stop));
@@ -129,12 +132,7 @@ int collect(const CollectSettings& settings) {
   if (desk != nullptr) {
     if (Result<void> telemetry_served = desk->finish(); served) served = std::move(telemetry_served);
   }
-  std::string counters = station.counters();
-  if (desk != nullptr) {
-    counters.pop_back();
-    counters += ",\"telemetry\":" + desk->counters() + "}";
-  }
-  (void)write_all(STDERR_FILENO, counters + "\n");
+  (void)write_all(STDERR_FILENO, station.counters() + "\n");
   if (!served) return say(served.error().message), exit_failed;
   return exit_ok;
 }

@@ -1,6 +1,7 @@
 #pragma once
 // The subcommands. Each takes its parsed options, talks on stdout and stderr, and returns the exit code.
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -39,9 +40,19 @@ struct ViewSettings {
   std::string path_groups_file;  ///< further ones; empty: none
 };
 
+struct StatsSettings {
+  std::string view_socket;  ///< empty: the running session
+  std::chrono::milliseconds timeout{1000};
+  bool json = false;
+  bool all = false;  ///< zeros, too
+};
+
 int collect(const CollectSettings& settings);
 /// Requires: a command.
 int run(const CollectSettings& settings, const std::vector<std::string>& command);
 int view(const ViewSettings& settings);
+int stats(const StatsSettings& settings);
+/// Says what of this machine weir can use (doctor.hpp).
+int doctor(bool json);
 
 }  // namespace weir::cli

@@ -1,4 +1,4 @@
-// The command `weir`: options and help. What the subcommands do is in collect.cpp, run.cpp and view.cpp.
+// The command `weir`: options and help. What the subcommands do is in files of their names.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -20,6 +20,7 @@
 namespace {
 
 using weir::cli::CollectSettings;
+using weir::cli::StatsSettings;
 using weir::cli::ViewSettings;
 
 /// An option whose text `parse` turns into the value at `target`; its help shows `shown` as the default.
@@ -171,6 +172,42 @@ void add_view_options(CLI::App& app, ViewSettings& settings) {
       "Colours only on a terminal and without NO_COLOR.");
 }
 
+/// --keep and --drop make one list, in the order in which they are given.
+void add_keep_options(CLI::App& app, weir::TraceStoreOptions& store) {
+  const auto add_rule = [&](const std::string& name, double part, const std::string& help) {
+    const auto take = [&store, name, part](const std::string& text) {
+      auto rule = weir::KeepRule::parse(text);
+      if (!rule) throw CLI::ValidationError(name, rule.error().message);
+      rule->part = part;
+      store.keep.push_back(std::move(*rule));
+    };
+    app.add_option_function<std::string>(name, take, help)->type_name("CONDITION")->trigger_on_parse();
+  };
+  add_rule("--keep", 1,
+           "keep completed traces for which this holds: error, duration>=250ms, name=GLOB (of the root), service=GLOB, KEY=GLOB (an "
+           "attribute), or several with && between; can be repeated, the first --keep or --drop that holds decides (default: all)");
+  add_rule("--drop", 0, "do not print, keep or replay completed traces for which this holds; viewers see their spans (default: none)");
+  add(app, "--keep-ratio", store.keep_ratio, weir::cli::parse_ratio, "RATIO", "1",
+      "keep this part, from 0 to 1, of the traces for which no --keep or --drop holds; by trace id, as samplers do");
+}
+
+CLI::App& add_stats(CLI::App& app, StatsSettings& settings) {
+  CLI::App& stats = *app.add_subcommand("stats", "Print the counters of a running collector");
+  add(stats, "--view-socket", settings.view_socket, parse_path, "PATH",
+      "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
+  add(stats, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "1s", "how long to wait for the answer");
+  CLI::Option* const json = stats.add_flag("--json", settings.json, "one line of JSON, as the collector answers (default: a table)");
+  stats.add_flag("--all", settings.all, "counters that are zero, too (default: off)")->excludes(json);
+  return stats;
+}
+
+CLI::App& add_doctor(CLI::App& app, bool& json) {
+  CLI::App& doctor = *app.add_subcommand("doctor", "Try what weir needs of this machine, and say what to do where it does not work");
+  doctor.add_flag("--json", json, "one line of JSON (default: a line for each check)");
+  doctor.footer("Exit codes: 0 services can be traced here, 1 they cannot, 2 wrong usage. Nothing that it makes stays.");
+  return doctor;
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
@@ -186,6 +223,7 @@ int dispatch(std::vector<std::string> arguments) {
   CollectSettings collect_settings;
   CLI::App& collect = *app.add_subcommand("collect", "Collect spans from services, print their traces, serve viewers");
   add_collect_options(collect, collect_settings, weir::default_socket_path(), "stdout");
+  add_keep_options(collect, collect_settings.collector.store);
   add_telemetry_options(collect, collect_settings);
   collect.footer(
       "Prints `listening socket=... view=... [http=...] [db=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
@@ -195,6 +233,7 @@ int dispatch(std::vector<std::string> arguments) {
   CollectSettings run_settings;
   CLI::App& run = *app.add_subcommand("run", "Run a command with a collector of its own: weir run [OPTIONS] -- COMMAND...");
   add_collect_options(run, run_settings, weir::default_socket_directory() + "/run-PID.sock", "stderr");
+  add_keep_options(run, run_settings.collector.store);
   run.prefix_command();
   run.footer(
       "The command finds the collector through WEIR_SOCKET and keeps its stdin, stdout and stderr; traces are printed on\n"
@@ -205,12 +244,18 @@ int dispatch(std::vector<std::string> arguments) {
   CLI::App& view = *app.add_subcommand("view", "Show the spans of a running collector as they come");
   add_view_options(view, view_settings);
 
+  StatsSettings stats_settings;
+  const CLI::App& stats = add_stats(app, stats_settings);
+  bool doctor_json = false;
+  const CLI::App& doctor = add_doctor(app, doctor_json);
+
   // What stands behind `--` is a command's, never ours.
   const auto separator = std::find(arguments.begin(), arguments.end(), "--");
   const bool separated = separator != arguments.end();
   const std::vector<std::string> behind(separated ? separator + 1 : arguments.end(), arguments.end());
   arguments.erase(separator, arguments.end());
 
+  const std::string first = arguments.empty() ? "" : arguments.front();
   std::vector<std::string> command;
   try {
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
@@ -225,13 +270,18 @@ int dispatch(std::vector<std::string> arguments) {
     }
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // help, version
+    // CLI11 would say that a subcommand is missing.
+    const bool unknown = app.get_subcommands().empty() && !first.empty();
     std::string name = "weir";
     for (const CLI::App* subcommand : app.get_subcommands()) name += " " + subcommand->get_name();
-    weir::cli::say(one_line(error.what()) + ". Try `" + name + " --help`");
+    const std::string what = unknown ? "There is no '" + first + "'" : one_line(error.what());
+    weir::cli::say(what + ". Try `" + name + " --help`");
     return weir::cli::exit_usage;
   }
   if (collect.parsed()) return weir::cli::collect(collect_settings);
   if (run.parsed()) return weir::cli::run(run_settings, command);
+  if (stats.parsed()) return weir::cli::stats(stats_settings);
+  if (doctor.parsed()) return weir::cli::doctor(doctor_json);
   return weir::cli::view(view_settings);
 }
 

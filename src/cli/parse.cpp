@@ -1,9 +1,17 @@
 #include "cli/parse.hpp"
 
 #include <pwd.h>
+#include <charconv>
 #include <limits>
 
 namespace weir::cli {
+
+Result<double> parse_ratio(const std::string& text) {
+  double ratio = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ratio);
+  if (error == std::errc{} && end == text.data() + text.size() && ratio >= 0 && ratio <= 1) return ratio;
+  return detail::wrong_value(text, "is not a number from 0 to 1");
+}
 
 Result<uid_t> parse_user(const std::string& text) {
   std::string_view rest = text;

@@ -13,6 +13,8 @@ using detail::parse_bytes;
 using detail::parse_count;
 using detail::parse_duration;
 
+/// A number from 0 to 1.
+Result<double> parse_ratio(const std::string& text);
 /// A number, or the name of a user of this system.
 Result<uid_t> parse_user(const std::string& text);
 

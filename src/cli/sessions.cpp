@@ -52,22 +52,22 @@ std::vector<std::string> live_sessions(const std::string& directory) {
   return found;
 }
 
-Result<std::string> find_session() {
+Result<std::string> find_session(bool can_wait) {
+  const std::string wait = can_wait ? "wait for one with --follow, " : "";
   const char* const socket = std::getenv("WEIR_SOCKET");
   if (socket != nullptr && *socket != '\0') {
     const std::string view = view_socket_path(socket);
     if (net::is_live(view)) return view;
     return Error{std::make_error_code(std::errc::no_such_file_or_directory),
                  "WEIR_SOCKET is '" + std::string(socket) + "', and no collector listens beside it at '" + view +
-                     "'. Start one with `weir collect`, wait for one with --follow, or name its socket with --view-socket"};
+                     "'. Start one with `weir collect`, " + wait + "or name its socket with --view-socket"};
   }
   const std::string directory = default_socket_directory();
   const std::vector<std::string> sessions = live_sessions(directory);
   if (sessions.empty()) {
     return Error{std::make_error_code(std::errc::no_such_file_or_directory),
-                 "no running collector found in '" + directory +
-                     "'. Start one with `weir collect` or `weir run -- COMMAND`, wait for one with --follow, or name its socket with "
-                     "--view-socket"};
+                 "no running collector found in '" + directory + "'. Start one with `weir collect` or `weir run -- COMMAND`, " + wait +
+                     "or name its socket with --view-socket"};
   }
   if (sessions.size() == 1) return sessions.front();
   return ::isatty(STDIN_FILENO) == 1 && ::isatty(STDERR_FILENO) == 1 ? ask(sessions) : several(sessions);

@@ -13,6 +13,7 @@ std::vector<std::string> live_sessions(const std::string& directory);
 
 /// The session that $WEIR_SOCKET names if it is live, else the only live one, else the one that the user picks (on a
 /// terminal). Errors: none (no_such_file_or_directory), or several and nobody to ask; the message says what to do.
-Result<std::string> find_session();
+/// `can_wait`: the command that asks has --follow.
+Result<std::string> find_session(bool can_wait = true);
 
 }  // namespace weir::cli

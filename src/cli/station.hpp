@@ -5,9 +5,11 @@
 //                    ├─traces─▶ Printer ─▶ stdout or stderr
 //                    └─traces─▶ TraceDatabase ─▶ a file, from which the next one restores them
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cli/commands.hpp"
 #include "cli/output.hpp"
@@ -32,7 +34,9 @@ class Station {
   /// Collects until stop is requested; then everything is printed, offered to the viewers, and closed.
   Result<void> serve(const StopToken& stop);
 
-  /// One line of JSON: the collector's counters, "view", "print" and, with a database, "db".
+  /// Counters of somebody else's, a line of JSON, as "telemetry" among ours. Safe to call from any thread. Set before serve().
+  void also_count(std::function<std::string()> telemetry) { telemetry_ = std::move(telemetry); }
+  /// One line of JSON: the collector's counters, "view", "print" and, where they are, "db" and "telemetry". What `weir stats` gets.
   std::string counters() const;
   CollectorStats stats() const { return collector_.stats(); }
   /// Traces that are not in the database.
@@ -45,6 +49,7 @@ class Station {
 
   const std::string db_;
   const TraceDatabaseOptions db_options_;
+  std::function<std::string()> telemetry_;
   ViewServer view_;
   std::optional<Printer> printer_;
   std::optional<TraceDatabase> database_;

@@ -43,17 +43,18 @@ struct KeptTrace {
   std::uint32_t chunks = 1;  // all that are this trace's
   TraceIdForm form = TraceIdForm::hex32;
   bool root_ended : 1, completed : 1, settling : 1, changed : 1;
-  bool tidy : 1;  // no span came before one that is below it, none but the recent ones waits for its parent: see SpanStore::Impl::relate
+  bool dropped : 1;  // completed, and not kept: it has no records and gets none
+  bool tidy : 1;     // no span came before one that is below it, none but the recent ones waits for its parent: see SpanStore::Impl::relate
   std::uint8_t tail_used = 0;
   TimePoint first{}, last{};                                      // of events; completed: last is when that was, first of its change
   Timestamp latest{}, base{};                                     // of all times in its events; what records count from
-  KeptTrace *previous = nullptr, *next = nullptr;                 // in open_ or completed_
+  KeptTrace *previous = nullptr, *next = nullptr;                 // in open_, completed_ or dropped_
   KeptTrace *settles_before = nullptr, *settles_after = nullptr;  // in settling_ or changed_
   Chunk *head = nullptr, *tail = nullptr;                         // of the records
   std::uint64_t seen = 0;                                         // a bit for the hash of each complete span
   Extra* extra = nullptr;
 
-  KeptTrace() noexcept : root_ended(false), completed(false), settling(false), changed(false), tidy(true) {}
+  KeptTrace() noexcept : root_ended(false), completed(false), settling(false), changed(false), dropped(false), tidy(true) {}
 };
 
 /// A span of which one half has come, or that was given up without its end. What is known is a record behind this object.

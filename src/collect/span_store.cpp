@@ -6,6 +6,7 @@
 //   settling_   of those: root ended, by last event       front + settle:    completed
 //   completed_  by completion                             front + max_age:   evicted
 //   changed_    of those: got late spans, by the first    front + settle:    handed on again
+//   dropped_    by completion: those that are not kept    front + max_age:   forgotten
 //
 // Each order is a list whose front is due first, because what is added to an order is always due last; so nothing is searched.
 // A native span goes the short way: its trace is that of the span before, two bits say that its id is new, its record is
@@ -16,9 +17,11 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "collect/forest.hpp"
+#include "collect/keep_rules.hpp"
 #include "collect/kept_trace.hpp"
 #include "collect/packed_record.hpp"
 #include "collect/text_table.hpp"
@@ -68,16 +71,18 @@ IdRef own_id(std::string_view text) {
 }  // namespace
 
 struct SpanStore::Impl : private TraceMemory {
-  explicit Impl(const TraceStoreOptions& store_options) : options(store_options) {}
+  explicit Impl(const TraceStoreOptions& store_options) : options(store_options), keep_rules(store_options) {}
   ~Impl() {
     for (KeptTrace* trace = open_.front; trace != nullptr; trace = trace->next) free_index(*trace);
-    for (KeptTrace* trace = completed_.front; trace != nullptr; trace = trace->next) free_index(*trace);
+    for (KeptTrace* trace = completed_.front; trace != nullptr; trace = trace->next) free_index(*trace);  // what is dropped has none
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
   using TraceMemory::bytes;
 
   const TraceStoreOptions options;
+  const KeepRules keep_rules;
+  const bool judges = keep_rules.any();
   TraceStoreStats stats;
   std::function<void(std::string_view, const Span&)> on_span;
   std::function<void(const Trace&)> on_trace, on_change;
@@ -87,7 +92,7 @@ struct SpanStore::Impl : private TraceMemory {
   std::vector<AttributeView> event_attributes;
 
   Chain<Half, &Half::waits_before, &Half::waits_after> pending_;
-  Chain<KeptTrace, &KeptTrace::previous, &KeptTrace::next> open_, completed_;
+  Chain<KeptTrace, &KeptTrace::previous, &KeptTrace::next> open_, completed_, dropped_;
   Chain<KeptTrace, &KeptTrace::settles_before, &KeptTrace::settles_after> settling_, changed_;
 
   void apply(const EventView& event, std::uint32_t service) {
@@ -184,6 +189,8 @@ struct SpanStore::Impl : private TraceMemory {
     while (open_.front != nullptr && open_.front->first + options.trace_ttl <= now) complete(*open_.front);
     while (changed_.front != nullptr && changed_.front->first + options.settle <= now) hand_on_change(*changed_.front);
     while (completed_.front != nullptr && completed_.front->last + options.max_age <= now) evict(*completed_.front);
+    while (dropped_.front != nullptr && dropped_.front->last + options.max_age <= now) evict(*dropped_.front);
+    bound_dropped();
     enforce_bounds();
     due_ = next_deadline();
   }
@@ -195,6 +202,7 @@ struct SpanStore::Impl : private TraceMemory {
     if (open_.front != nullptr) due = std::min(due, open_.front->first + options.trace_ttl);
     if (completed_.front != nullptr) due = std::min(due, completed_.front->last + options.max_age);
     if (changed_.front != nullptr) due = std::min(due, changed_.front->first + options.settle);
+    if (dropped_.front != nullptr) due = std::min(due, dropped_.front->last + options.max_age);
     return due;
   }
 
@@ -203,6 +211,7 @@ struct SpanStore::Impl : private TraceMemory {
     while (pending_.front != nullptr) give_up(*pending_.front);
     while (open_.front != nullptr) complete(*open_.front);
     while (changed_.front != nullptr) hand_on_change(*changed_.front);
+    bound_dropped();
     enforce_bounds();
   }
 
@@ -266,7 +275,7 @@ struct SpanStore::Impl : private TraceMemory {
     std::vector<std::vector<Span>> chosen;  // newest first
     std::size_t total = 0;
     const auto choose = [&](const KeptTrace& trace) {
-      if (published(trace) == 0) return;
+      if (published(trace) == 0 || (judges && !trace.completed && !judge(trace).keep)) return;
       --count;
       if (total >= max_bytes) {
         replay.left_out += published(trace);
@@ -473,6 +482,7 @@ struct SpanStore::Impl : private TraceMemory {
     trace.completed = true;
     trace.last = now;
     open_.erase(trace);
+    if (judges && !keep(trace)) return;
     completed_.push_back(trace);
     be_due(now + options.max_age);
     ++stats.traces;
@@ -488,7 +498,7 @@ struct SpanStore::Impl : private TraceMemory {
   }
   /// A completed trace is not what on_trace_complete was called with any more.
   void note_change(KeptTrace& trace) noexcept {
-    if (!on_change || trace.changed) return;
+    if (!on_change || trace.changed || trace.dropped) return;
     trace.changed = true;
     trace.first = now;
     changed_.push_back(trace);
@@ -547,7 +557,7 @@ struct SpanStore::Impl : private TraceMemory {
   }
   /// Hands on what the trace still has, and forgets it.
   void evict(KeptTrace& trace) {
-    ++stats.evicted_traces;
+    if (!trace.dropped) ++stats.evicted_traces;
     if (trace.changed) hand_on_change(trace);
     prefetch_after(trace);
     give_up_pending(trace);
@@ -570,7 +580,9 @@ struct SpanStore::Impl : private TraceMemory {
     }
     while (completed_.size > options.max_traces) evict(*completed_.front);
     while (bytes() > options.max_bytes) {
-      if (completed_.front != nullptr) {
+      if (dropped_.front != nullptr) {
+        evict(*dropped_.front);
+      } else if (completed_.front != nullptr) {
         evict(*completed_.front);
       } else if (open_.front != nullptr) {
         complete_early(*open_.front);
@@ -595,10 +607,97 @@ struct SpanStore::Impl : private TraceMemory {
   void erase(KeptTrace& trace) noexcept {
     stop_settling(trace);
     take_change(trace);
-    (trace.completed ? completed_ : open_).erase(trace);
+    (trace.dropped ? dropped_ : trace.completed ? completed_ : open_).erase(trace);
     if (recent_.trace == &trace) recent_ = {};
     while (halves_of(trace) > 0) forget(*trace.extra->first);
     free(trace);
+  }
+
+  // ── Which traces are kept ──
+
+  /// Asks the rules about a trace that completes. False: it is not kept.
+  [[gnu::noinline]] bool keep(KeptTrace& trace) {
+    KeepRules::Verdict verdict;
+    try {
+      verdict = judge(trace);
+    } catch (const std::bad_alloc&) {  // it stays
+    }
+    if (verdict.rule != SIZE_MAX) {
+      ++(verdict.keep ? stats.kept_by_rule : stats.dropped_by_rule);
+    } else if (!verdict.keep) {
+      ++stats.dropped_by_ratio;
+    }
+    if (!verdict.keep) drop(trace);
+    return verdict.keep;
+  }
+  /// What is left of it is its id, so that late spans find it, and halves that wait. Requires: it is completed, and in no order.
+  void drop(KeptTrace& trace) noexcept {
+    stats.unkept_spans += published(trace);
+    if (recent_.trace == &trace) recent_ = {};
+    trace.dropped = true;
+    trace.tidy = false;
+    free_records(trace);
+    dropped_.push_back(trace);
+    be_due(now + options.max_age);
+  }
+  void bound_dropped() {
+    while (dropped_.size > options.max_traces) evict(*dropped_.front);
+  }
+  /// What the rules say of a trace, if it completes now.
+  KeepRules::Verdict judge(const KeptTrace& trace) const {
+    TraceFacts facts;
+    facts.id = trace.form == TraceIdForm::text ? KeepRules::id_of_text(id_of(trace)) : TraceId{trace.id_high, trace.id_low};
+    if (keep_rules.look_at_spans()) look_at_spans(trace, facts);
+    return keep_rules.judge(facts);
+  }
+  void look_at_spans(const KeptTrace& trace, TraceFacts& facts) const {
+    enum Rank : std::uint8_t { root, orphan, child, none };
+    struct {
+      Rank rank = none;
+      Timestamp start{};
+      std::string id;
+    } best;
+    const bool tidy = is_tidy(trace);  // so there are no orphans, and there is a root
+    std::string value;
+    const auto look = [&](const SpanParts& parts, Timestamp end) {
+      facts.start = std::min(facts.start, parts.start);
+      facts.end = std::max(facts.end, end);
+      for (const AttributeRef& each : parts.attributes) {
+        const std::string_view key = text_of(each.key);
+        if (!keep_rules.ask_for(key)) continue;
+        value.clear();
+        append_text(value, each);
+        keep_rules.note(facts, key, value);
+      }
+      Rank rank = root;
+      if (parts.parent.form != IdRef::Form::none) {
+        if (tidy || best.rank == root) return;
+        rank = is_there(trace, parts.parent) ? child : orphan;
+      }
+      if (std::tie(best.rank, best.start) < std::tie(rank, parts.start)) return;
+      std::string id = parts.id.string();
+      if (std::tie(best.rank, best.start, best.id) < std::tie(rank, parts.start, id)) return;
+      best = {rank, parts.start, std::move(id)};
+      facts.root = text_of(parts.name);
+    };
+    SpanParts parts;
+    RecordContext context{trace.base, 0, false};
+    for_each_record(trace, [&](const std::byte* record, const ChunkArena::Chunk*, std::size_t) {
+      read_record(record, context, parts);
+      look(parts, parts.end);
+    });
+    for_each_half(trace, [&](const Half& half, const SpanParts& half_parts) {
+      if (half.state == State::ended) return;
+      facts.error = true;
+      look(half_parts, std::max(half_parts.start, half.state == State::started ? trace.latest : half.given_up));
+    });
+    facts.service = services.text(trace.service);
+  }
+  /// Whether the trace has a span of this id, complete or not.
+  bool is_there(const KeptTrace& trace, const IdRef& id) const {
+    const std::uint64_t hash = hash_of(id);
+    const Half* const half = find_half(trace, id, hash);
+    return half != nullptr ? half->state != State::ended : contains(trace, id, hash);
   }
 
   // ── Halves ──
@@ -696,6 +795,7 @@ struct SpanStore::Impl : private TraceMemory {
     ++trace.extra->unfinished;
     ++stats.unfinished;
     ++stats.spans;
+    if (trace.dropped) ++stats.unkept_spans;
     if (trace.completed) {
       note_change(trace);
     } else {
@@ -764,11 +864,13 @@ struct SpanStore::Impl : private TraceMemory {
     hand_on(trace_id, to_span(parts, trace_id));
   }
   void append(KeptTrace& trace, std::uint64_t hash, const SpanParts& span) {
+    if (trace.dropped) return;
     store(trace, hash, span.id, span.parent, writer_.write(span, recent_of(trace).context));
   }
   void count_late(KeptTrace& trace) {
     if (!trace.completed) return;
     ++stats.late;
+    if (trace.dropped) return;
     ++extra_of(trace).late;
     note_change(trace);
   }
@@ -784,7 +886,12 @@ struct SpanStore::Impl : private TraceMemory {
   }
 
   void store(KeptTrace& trace, std::uint64_t hash, const IdRef& id, const IdRef& parent, std::span<const std::byte> record) {
-    if (trace.tidy) relate(trace, id, parent);
+    if (trace.tidy) {
+      relate(trace, id, parent);
+    } else if (trace.dropped) {
+      ++stats.unkept_spans;
+      return;
+    }
     add_record(trace, hash, record);
   }
 
@@ -870,16 +977,19 @@ struct SpanStore::Impl : private TraceMemory {
     span.end_time = parts.end;
     for (const AttributeRef& each : parts.attributes) {
       std::string& value = span.attrs[std::string(text_of(each.key))];
-      if (each.type == AttributeValue::Type::string) {
-        value = each.text;
-      } else {
-        char number[sizeof each.number];
-        std::memcpy(number, &each.number, sizeof number);
-        value.clear();
-        append_value(value, RecordAttribute{0, each.type, {number, sizeof number}});
-      }
+      value.clear();
+      append_text(value, each);
     }
     return span;
+  }
+  static void append_text(std::string& out, const AttributeRef& attribute) {
+    if (attribute.type == AttributeValue::Type::string) {
+      out += attribute.text;
+    } else {
+      char number[sizeof attribute.number];
+      std::memcpy(number, &attribute.number, sizeof number);
+      append_value(out, RecordAttribute{0, attribute.type, {number, sizeof number}});
+    }
   }
   std::vector<Span> complete_spans(const KeptTrace& trace, const std::string& trace_id) const {
     std::vector<Span> spans;

@@ -38,6 +38,10 @@ std::string CollectorStats::to_json() const {
   spans.add("spans", store.spans);
   spans.add("traces", store.traces);
   spans.add("restored_traces", store.restored_traces);
+  spans.add("kept_by_rule", store.kept_by_rule);
+  spans.add("dropped_by_rule", store.dropped_by_rule);
+  spans.add("dropped_by_ratio", store.dropped_by_ratio);
+  spans.add("unkept_spans", store.unkept_spans);
   spans.add("duplicates", store.duplicates);
   spans.add("late", store.late);
   spans.add("unfinished", store.unfinished);

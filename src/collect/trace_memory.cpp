@@ -75,6 +75,16 @@ void TraceMemory::free(KeptTrace& trace) noexcept {
   arena_.give_chain(chunk_at(&trace));
 }
 
+void TraceMemory::free_records(KeptTrace& trace) noexcept {
+  free_index(trace);
+  for (const Chunk* chunk = trace.head; chunk != nullptr; chunk = ChunkArena::next(chunk)) --trace.chunks;
+  arena_.give_chain(std::exchange(trace.head, nullptr));
+  trace.tail = nullptr;
+  trace.tail_used = 0;
+  trace.stored = 0;
+  trace.seen = 0;
+}
+
 void TraceMemory::keep_text(KeptTrace& trace, std::string_view text) {
   Extra& extra = extra_of(trace);
   extra.id_bytes = static_cast<std::uint32_t>(text.size());

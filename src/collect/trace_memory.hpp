@@ -69,6 +69,8 @@ class TraceMemory {
   /// Requires: no halves, no order has it.
   void free(KeptTrace& trace) noexcept;
   void free_index(KeptTrace& trace) noexcept;
+  /// Frees the records of its complete spans; no id is known from then on but those of halves.
+  void free_records(KeptTrace& trace) noexcept;
   /// Soon it is freed.
   void prefetch_free(const KeptTrace& trace) const noexcept {
     traces_.prefetch(hash_of_trace(trace.id_high, trace.id_low));

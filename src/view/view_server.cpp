@@ -17,6 +17,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stdexcept>
 
 #include "net/unix_socket.hpp"
 #include "text/json.hpp"
@@ -37,7 +38,10 @@ constexpr auto accept_pause_max = std::chrono::milliseconds{1000};
 
 struct Entry {
   Line line;
-  std::uint64_t notice = 0;  // how many dropped lines it tells of; 0: a span
+  std::uint64_t notice = 0;  // how many dropped lines it tells of
+  bool answer = false;       // to who asked for the counters
+
+  bool counted() const { return notice == 0 && !answer; }  // it is what was broadcast
 };
 
 /// One viewer. The queue belongs to ViewServer::Impl::mutex, the rest to the serving thread.
@@ -47,6 +51,7 @@ struct Client {
   std::size_t bytes = 0;     // of the lines in queue
   std::size_t pinned = 0;    // entries at the front that may not be dropped: sendmsg reads them, or they are half sent
   std::uint64_t untold = 0;  // dropped lines that no notice tells of yet
+  bool leaving = false;      // it asked for the counters: it gets them and nothing else
 
   net::Fd fd;
   std::size_t offset = 0;  // bytes of queue.front() that are sent
@@ -76,16 +81,16 @@ Line line_of(const Span& span, std::size_t limit) {
 }
 
 /// The n of ["last",n]; 0 for any other line.
-std::size_t last_count(std::string_view line) {
-  const auto json = nlohmann::json::parse(line, nullptr, false);
-  if (!json.is_array() || json.size() != 2 || json[0] != "last" || !json[1].is_number_unsigned()) return 0;
-  return json[1].get<std::size_t>();
+std::size_t last_count(const nlohmann::json& line) {
+  if (!line.is_array() || line.size() != 2 || line[0] != "last" || !line[1].is_number_unsigned()) return 0;
+  return line[1].get<std::size_t>();
 }
+bool asks_for_stats(const nlohmann::json& line) { return line.is_array() && line.size() == 1 && line[0] == "stats"; }
 
 /// False when memory is short.
 bool push(Client& client, const Line& line) {
   try {
-    client.queue.push_back({line, 0});
+    client.queue.push_back({line});
     client.bytes += line->size();
     return true;
   } catch (const std::bad_alloc&) {
@@ -96,9 +101,10 @@ bool push(Client& client, const Line& line) {
 }  // namespace
 
 std::string ViewServerStats::to_json() const {
-  return nlohmann::ordered_json{{"broadcast", broadcast}, {"queued", queued},   {"sent", sent},       {"dropped", dropped},
-                                {"abandoned", abandoned}, {"clients", clients}, {"replays", replays}, {"stalled", stalled},
-                                {"flooding", flooding},   {"refused", refused}, {"waiting", waiting}, {"open_clients", open_clients}}
+  return nlohmann::ordered_json{{"broadcast", broadcast},      {"queued", queued},     {"sent", sent},       {"dropped", dropped},
+                                {"abandoned", abandoned},      {"clients", clients},   {"replays", replays}, {"inquiries", inquiries},
+                                {"stalled", stalled},          {"flooding", flooding}, {"refused", refused}, {"waiting", waiting},
+                                {"open_clients", open_clients}}
       .dump();
 }
 
@@ -111,6 +117,7 @@ struct ViewServer::Impl {
   const ViewServerOptions options;
 
   std::function<Replay(std::size_t, std::size_t)> replay_source;
+  std::function<std::string()> stats_source;
 
   mutable std::mutex mutex;
   std::condition_variable serve_ended;
@@ -134,7 +141,7 @@ struct ViewServer::Impl {
     while (client.bytes > options.max_queued_bytes && client.queue.size() > client.pinned) {
       const auto oldest = client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned);
       client.bytes -= oldest->line->size();
-      if (oldest->notice != 0) {
+      if (!oldest->counted()) {
         client.untold += oldest->notice;
       } else {
         ++client.untold;
@@ -157,7 +164,7 @@ struct ViewServer::Impl {
   static void insert_notice(Client& client) {
     auto notice = std::make_shared<const std::string>("[\"dropped\"," + std::to_string(client.untold) + "]\n");
     client.bytes += notice->size();  // over the bound by one short line
-    client.queue.insert(client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned), Entry{std::move(notice), client.untold});
+    client.queue.insert(client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned), Entry{std::move(notice), client.untold, false});
     client.untold = 0;
   }
 
@@ -168,6 +175,7 @@ struct ViewServer::Impl {
       std::lock_guard lock(mutex);
       if (closed) return;
       for (Client& client : clients) {
+        if (client.leaving) continue;
         ++counters.queued;
         if (!line || !push(client, line)) {
           ++counters.dropped;
@@ -200,6 +208,7 @@ struct ViewServer::Impl {
       client.pinned = count;
     }
     if (count == 0) {
+      if (client.leaving) return Sent::gone;
       client.waiting = client.blocked = false;
       return Sent::all;
     }
@@ -221,7 +230,7 @@ struct ViewServer::Impl {
         const Entry& front = client.queue.front();
         client.offset -= front.line->size();
         client.bytes -= front.line->size();
-        if (front.notice == 0) ++counters.sent, --counters.waiting;
+        if (front.counted()) ++counters.sent, --counters.waiting;
         client.queue.pop_front();
       }
     }
@@ -230,21 +239,15 @@ struct ViewServer::Impl {
     if (sent < 0 && error != EAGAIN && error != EWOULDBLOCK && error != ENOBUFS && error != ENOMEM) return Sent::gone;
     if (client.blocked) return Sent::blocked;
     client.waiting = !client.queue.empty();
+    if (client.leaving && !client.waiting) return Sent::gone;
     return client.waiting ? Sent::blocked : Sent::all;
   }
 
   /// Queues the past for a client that asks for it, before what waits for it already.
   void replay(Client& client, std::size_t traces) {
     Replay past;
-    try {
-      past = replay_source(std::min(traces, options.max_replay), options.max_queued_bytes);
-    } catch (abi::__forced_unwind&) {
-      throw;
-    } catch (const std::exception& problem) {
-      return replay_failed(problem.what());
-    } catch (...) {
-      return replay_failed("not a std::exception");
-    }
+    const auto ask = [&] { past = replay_source(std::min(traces, options.max_replay), options.max_queued_bytes); };
+    if (!guarded(ask, "cannot replay traces to a viewer, the callback of on_replay failed")) return;
     // What is queued meanwhile takes its room first: it is newer.
     std::vector<Entry> entries;  // newest first, as many as can fit at all
     std::uint64_t lost = past.left_out;
@@ -254,7 +257,7 @@ struct ViewServer::Impl {
       if (line) bytes += line->size();
       try {
         if (line && bytes <= options.max_queued_bytes) {
-          entries.push_back({std::move(line), 0});
+          entries.push_back({std::move(line)});
           continue;
         }
       } catch (const std::bad_alloc&) {}
@@ -280,12 +283,55 @@ struct ViewServer::Impl {
     ++counters.replays;
   }
 
-  void replay_failed(std::string_view reason) {
+  /// Queues the counters for a client that asks for them, instead of all that waits for it.
+  void answer(Client& client) {
+    Line line;
+    const auto ask = [&] {
+      const std::string text = stats_source();
+      if (text.empty() || text.find('\n') != std::string::npos) throw std::invalid_argument("its text is not one line");
+      line = std::make_shared<const std::string>("[\"stats\"," + text + "]\n");
+      if (line->size() > std::min(max_line, options.max_queued_bytes)) throw std::length_error("its text is too long");
+    };
+    if (!guarded(ask, "cannot tell the counters, the callback of on_stats failed")) return;
+
+    std::lock_guard lock(mutex);
+    while (client.queue.size() > client.pinned) {
+      const Entry& newest = client.queue.back();
+      client.bytes -= newest.line->size();
+      if (newest.counted()) ++counters.abandoned, --counters.waiting;
+      client.queue.pop_back();
+    }
+    try {
+      client.queue.push_back({line, 0, true});
+    } catch (const std::bad_alloc&) {
+      return;
+    }
+    client.bytes += line->size();
+    client.untold = 0;
+    client.leaving = true;
+    ++counters.inquiries;
+  }
+
+  /// False: it threw, which is logged.
+  template <class Call>
+  bool guarded(Call call, std::string_view problem) {
+    try {
+      call();
+      return true;
+    } catch (abi::__forced_unwind&) {
+      throw;
+    } catch (const std::exception& thrown) {
+      callback_failed(problem, thrown.what());
+    } catch (...) {
+      callback_failed(problem, "not a std::exception");
+    }
+    return false;
+  }
+  void callback_failed(std::string_view problem, std::string_view reason) {
     const auto now = SteadyClock::now();
     if (now < log_again) return;
     log_again = now + std::chrono::minutes{1};
-    logger().log(Logger::Level::error, "cannot replay traces to a viewer, the callback of on_replay threw",
-                 std::array{Attribute{"reason", reason}, Attribute{"socket", path}});
+    logger().log(Logger::Level::error, problem, std::array{Attribute{"reason", reason}, Attribute{"socket", path}});
   }
 
   /// Looks for a request in the first line. Requires: that line has not ended before.
@@ -298,8 +344,9 @@ struct ViewServer::Impl {
       client.request += piece;
       client.asked = end != std::string_view::npos;
       if (!client.asked) return;
-      const std::size_t count = last_count(client.request);
-      if (count > 0 && replay_source) replay(client, count);
+      const auto line = nlohmann::json::parse(client.request, nullptr, false);
+      if (const std::size_t count = last_count(line); count > 0 && replay_source) replay(client, count);
+      if (asks_for_stats(line) && stats_source) answer(client);
     }
     std::string().swap(client.request);
   }
@@ -371,7 +418,7 @@ struct ViewServer::Impl {
     std::list<Client> gone;  // freed, and its descriptor closed, outside the lock
     std::lock_guard lock(mutex);
     for (const Entry& entry : client->queue) {
-      if (entry.notice == 0) ++counters.abandoned, --counters.waiting;
+      if (entry.counted()) ++counters.abandoned, --counters.waiting;
     }
     const auto next = std::next(client);
     gone.splice(gone.end(), clients, client);
@@ -454,6 +501,8 @@ ViewServer::ViewServer(std::string socket_path, ViewServerOptions options)
 ViewServer::~ViewServer() { close(); }
 
 void ViewServer::on_replay(std::function<Replay(std::size_t, std::size_t)> source) { impl_->replay_source = std::move(source); }
+
+void ViewServer::on_stats(std::function<std::string()> source) { impl_->stats_source = std::move(source); }
 
 Result<void> ViewServer::listen() {
   Impl& impl = *impl_;

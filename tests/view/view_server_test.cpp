@@ -590,5 +590,6 @@ TEST_CASE("the counters are one line of JSON") {
   CHECK(json.at("clients") == 1);
   CHECK(json.at("open_clients") == 1);
   CHECK(json.at("replays") == 0);
-  CHECK(json.size() == 12);
+  CHECK(json.at("inquiries") == 0);
+  CHECK(json.size() == 13);
 }

@@ -4,7 +4,8 @@
 //
 //   event ─▶ apply ─▶ pair start with end ─▶ on_span_complete
 //                     │ root ended and the trace quiet for `settle`, or `trace_ttl` passed
-//                     └─────────────────────▶ on_trace_complete (once per trace) ─▶ kept until the bounds push it out
+//                     └─▶ the rules of `keep` ─▶ on_trace_complete (once per trace) ─▶ kept until the bounds push it out
+//                                    └─ not kept ─▶ counted and forgotten
 
 #include <chrono>
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "weir/collect/keep_rules.hpp"
 #include "weir/trace/event.hpp"
 #include "weir/trace/replay.hpp"
 
@@ -46,6 +48,10 @@ struct TraceStoreOptions {
   std::chrono::minutes max_age{60};             ///< completed traces older than this leave
   std::size_t max_attributes = 128;             ///< per span; further ones (by key) are dropped and counted
   std::size_t max_attribute_bytes = 64u << 10;  ///< per key, value and span name; longer ones are cut and counted
+  /// Which completed traces are kept: the first rule that matches decides (keep_rules.hpp). Empty, and with keep_ratio 1: all, at no
+  /// cost. Of the last max_traces that are not kept the ids are remembered for max_age, so that late spans make no trace of their own.
+  std::vector<KeepRule> keep{};
+  double keep_ratio = 1;  ///< this part of the traces that no rule matches, by trace id; from 0 to 1
 };
 
 /// Counted since the store was made.
@@ -54,6 +60,10 @@ struct TraceStoreStats {
   std::uint64_t spans = 0;                                ///< handed to on_span_complete, unfinished ones included
   std::uint64_t traces = 0;                               ///< handed to on_trace_complete
   std::uint64_t restored_traces = 0;                      ///< taken in by restore(), and in none of the other counts
+  std::uint64_t kept_by_rule = 0;                         ///< of those: because a rule of `keep` said so
+  std::uint64_t dropped_by_rule = 0;                      ///< traces that a rule of `keep` did not keep
+  std::uint64_t dropped_by_ratio = 0;                     ///< traces that no rule matched and keep_ratio did not keep
+  std::uint64_t unkept_spans = 0;                         ///< spans of the traces that were not kept; handed to on_span_complete as all are
   std::uint64_t duplicates = 0;                           ///< a second start or a second end of one span; the first wins
   std::uint64_t late = 0;                                 ///< spans that ended after their trace was completed
   std::uint64_t unfinished = 0;                           ///< spans handed on without an end
@@ -74,7 +84,7 @@ struct TraceStoreStats {
 /// root. Equal start times are ordered by span id, so that trees do not depend on the order of arrival. Spans still open when
 /// their trace completes are part of it, marked unfinished, and are handed to on_span_complete when they end or are given up.
 /// Spans that end later are added to the stored trace, without completing it again (on_trace_changed tells of them); a trace that was
-/// pushed out is forgotten.
+/// pushed out is forgotten. What ends later in a trace that the rules of `keep` did not keep is handed to on_span_complete and not kept.
 ///
 /// Thread-safety: Distinct objects: safe. Shared: unsafe (the Collector locks around it). Callbacks run inside apply(),
 /// advance() and complete_all(); they may call the const members and nothing else. What they throw is counted, no more.
@@ -110,9 +120,10 @@ class TraceStore {
   /// Gives up and completes everything that is open, as if its time had passed (shutdown).
   void complete_all(TimePoint now);
 
-  /// Trace id -> completed root spans, each a tree. Traces that are still open show what has completed so far.
+  /// Trace id -> completed root spans, each a tree. Traces that are still open show what has completed so far, and are not judged yet.
   std::map<std::string, std::vector<Span>> traces() const;
-  /// The spans that on_span_complete was called with, of the newest `count` traces that are complete or only have to settle.
+  /// The spans that on_span_complete was called with, of the newest `count` traces that are complete and kept, or only have to settle and
+  /// would be kept as they are.
   /// Traces are left out, oldest first, once those before them are at least `max_bytes` of text; so the whole is at most
   /// that and one trace.
   Replay last_traces(std::size_t count, std::size_t max_bytes = 1u << 20) const;

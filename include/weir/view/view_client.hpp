@@ -4,6 +4,7 @@
 //   weir::ViewClient client{"/run/user/1000/weir/weir-view.sock"};
 //   auto ended = client.run(stop.token(), [](std::string_view trace_id, const weir::Span& span) { ... });
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -40,6 +41,11 @@ class ViewClient {
   /// the connection is closed, and the message says what. Lines over 1 MiB and lines that do not parse are skipped and
   /// counted.
   Result<void> run(const StopToken& stop, const std::function<void(std::string_view trace_id, const Span&)>& on_span);
+
+  /// The counters of the collector whose view server this is, as JSON on one line; on a connection of its own. Whatever else comes is
+  /// passed over. Errors: nothing to connect to; connection_reset: closed without an answer, as when it lets nobody else in;
+  /// timed_out: no answer within `timeout`, as from the original's collector, which does not know the request.
+  Result<std::string> stats(std::chrono::milliseconds timeout = std::chrono::seconds{1}) const;
 
   /// Lines skipped, over all runs.
   std::uint64_t skipped_lines() const noexcept { return skipped_; }

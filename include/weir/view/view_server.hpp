@@ -9,7 +9,8 @@
 // A viewer that does not read costs a bounded queue and nobody else anything: beyond `max_queued_bytes` its oldest lines
 // go, whole, and it is told how many with a line ["dropped",n]; one that accepts no byte for `stall_limit` is disconnected.
 // A viewer may ask for the past: with ["last",n] as its first line it gets the spans of the newest n traces before what
-// comes. What else viewers send is read and ignored, up to `max_input` bytes.
+// comes. Who sends ["stats"] as its first line is no viewer: it gets the counters, in one line, and is disconnected. What else
+// viewers send is read and ignored, up to `max_input` bytes.
 
 #include <sys/types.h>
 #include <chrono>
@@ -47,6 +48,7 @@ struct ViewServerStats {
   std::uint64_t abandoned = 0;  ///< lines that still waited when their client left or was disconnected
   std::uint64_t clients = 0;    ///< clients served
   std::uint64_t replays = 0;    ///< clients that asked for the last traces and were answered
+  std::uint64_t inquiries = 0;  ///< clients that asked for the counters and were answered
   std::uint64_t stalled = 0;    ///< clients disconnected because they accepted nothing
   std::uint64_t flooding = 0;   ///< clients disconnected because they sent too much
   std::uint64_t refused = 0;    ///< clients over max_clients, or of a user who is not allowed
@@ -69,6 +71,12 @@ class ViewServer {
   /// throws is logged, and that viewer gets live spans only. Set before serve(); what it uses must outlive that.
   ///   view.on_replay([&](std::size_t traces, std::size_t max_bytes) { return collector.last_traces(traces, max_bytes); });
   void on_replay(std::function<Replay(std::size_t traces, std::size_t max_bytes)> source);
+
+  /// What is answered to ["stats"]: a JSON value on one line; without it such requests are ignored. Called as the above is, once
+  /// per client that asks. When it throws, or its text is over max_queued_bytes, 1 MiB, or one line, that is logged, and that
+  /// client gets live spans, as from a server that does not know the request. Set before serve(); what it uses must outlive that.
+  ///   view.on_stats([&] { return collector.stats().to_json(); });
+  void on_stats(std::function<std::string()> source);
 
   /// Binds the socket; errors as Collector::listen(), and invalid_argument when called twice or after close().
   Result<void> listen();
