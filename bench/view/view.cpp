@@ -53,9 +53,9 @@ struct Report {
   std::atomic<bool> connected;
 };
 
-double cpu_ns() {
+double cpu_ns(clockid_t clock = CLOCK_PROCESS_CPUTIME_ID) {
   timespec time{};
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  ::clock_gettime(clock, &time);
   return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_nsec);
 }
 
@@ -108,14 +108,16 @@ std::uint64_t slowest(const Report& report, std::size_t viewers) {
   return least;
 }
 
-/// Waits until the slowest viewer has `bytes`. False: it does not get on, for it has lost lines.
-bool wait_for(const Report& report, std::size_t viewers, std::uint64_t bytes) {
+/// Waits until the slowest viewer has `bytes`. False: it does not get on, for it has lost lines. `waited`: grows by the processor time.
+bool wait_for(const Report& report, std::size_t viewers, std::uint64_t bytes, double& waited) {
+  const double before_wait = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
   auto last = Clock::now();
   for (std::uint64_t before = 0, now; (now = slowest(report, viewers)) < bytes; before = now) {
     if (now != before) last = Clock::now();
     if (Clock::now() - last > patience) return false;
     ::sched_yield();
   }
+  waited += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - before_wait;
   return true;
 }
 
@@ -155,15 +157,16 @@ int run_server(const Row& row, Report& report, std::uint64_t spans) {
   weir::Span span = example();
   const std::uint64_t bytes = line_bytes();
   bool good = true;
+  double waited = 0;
   const double cpu = cpu_ns();
   const auto begin = Clock::now();
   for (std::uint64_t i = 0; i < spans && good; ++i) {
-    if (i % 64 == 0 && i * bytes > ahead) good = wait_for(report, row.viewers, i * bytes - ahead);
+    if (i % 64 == 0 && i * bytes > ahead) good = wait_for(report, row.viewers, i * bytes - ahead, waited);
     number(span, i);
     view.broadcast(span);
   }
-  good = good && wait_for(report, row.viewers, spans * bytes);
-  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count(), used = cpu_ns() - cpu;
+  good = good && wait_for(report, row.viewers, spans * bytes, waited);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count(), used = cpu_ns() - cpu - waited;
   stop.request_stop();
   serving.join();
   ::waitpid(viewers, nullptr, 0);
@@ -202,8 +205,9 @@ int run_bare(const Row& row, Report& report, std::uint64_t spans) {
       if (left[i] == 0) writers[i].fd = -1, --open;
     }
   }
-  const bool good = wait_for(report, row.viewers, all);
-  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count(), used = cpu_ns() - cpu;
+  double waited = 0;
+  const bool good = wait_for(report, row.viewers, all, waited);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count(), used = cpu_ns() - cpu - waited;
   ::kill(viewers, SIGKILL);
   ::waitpid(viewers, nullptr, 0);
   if (!good) return fail("a reader hangs");
