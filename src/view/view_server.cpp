@@ -428,6 +428,7 @@ struct ViewServer::Impl {
     const auto next = std::next(client);
     gone.splice(gone.end(), clients, client);
     connected.store(clients.size());
+    accept_again.reset();  // there is a descriptor again
     return next;
   }
 
