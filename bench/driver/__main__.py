@@ -12,6 +12,7 @@ import machine
 import report
 from build import Build
 from compare import compare
+from memory import Memory
 from micro import Program
 from pipeline import Pipeline
 from view import View
@@ -62,7 +63,7 @@ def measure(given):
     programs = [Program(group, path, wanted) for group, path in manifest["programs"].items()]
     programs = [program for program in programs if program.rows]
     build = Build(manifest, given.build_directory / "compile_commands.json", wanted, given.quick)
-    processes = [kind(manifest[kind.group], wanted, given.quick) for kind in (Pipeline, View)]
+    processes = [kind(manifest[kind.group], wanted, given.quick) for kind in (Memory, Pipeline, View)]
     processes = [rows for rows in processes if rows.names]
     if not programs and not processes and not build.headers and not build.measures_library and not build.measures_size:
         raise SystemExit(f'bench: no row has "{given.filter}" in its name')

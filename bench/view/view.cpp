@@ -5,7 +5,6 @@
 //   bench.view --rows                          the names of the rows, as JSON
 //   bench.view ROW [--spans N]                 one of them, as JSON
 #include <poll.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -115,7 +114,7 @@ bool wait_for(const Report& report, std::size_t viewers, std::uint64_t bytes, do
   for (std::uint64_t before = 0, now; (now = slowest(report, viewers)) < bytes; before = now) {
     if (now != before) last = Clock::now();
     if (Clock::now() - last > patience) return false;
-    ::sched_yield();
+    ::usleep(20);
   }
   waited += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - before_wait;
   return true;

@@ -32,6 +32,8 @@ using detail::LineBlock;
 constexpr std::size_t max_line = 1u << 20;       // with its newline; the original's client gives up on a longer one
 constexpr std::size_t batch_bytes = 128u << 10;  // about, per sendmsg; larger writes get more into the same socket buffer
 constexpr std::size_t max_pieces = 8;            // per sendmsg
+constexpr std::size_t small_batch = 32u << 10;   // after fewer bytes than that the next ones are waited for
+constexpr timespec batch_pause{0, 200'000};      // that long
 constexpr std::size_t max_past = 1u << 30;       // bytes of a replay
 constexpr std::size_t max_request = 64;          // a first line that is longer is none of ours
 constexpr auto accept_pause_min = std::chrono::milliseconds{5};
@@ -151,6 +153,7 @@ struct ViewServer::Impl {
 
   // Belongs to the serving thread.
   Batch batch;
+  std::size_t largest_batch = 0;                        // bytes offered to one client in this turn
   std::optional<SteadyClock::time_point> accept_again;  // set: out of descriptors, the listener is not polled until then
   std::chrono::milliseconds accept_pause = accept_pause_min;
   SteadyClock::time_point log_again{};
@@ -281,6 +284,7 @@ struct ViewServer::Impl {
       take_sent(client, static_cast<std::size_t>(sent));
     }
     client.blocked = sent < static_cast<ssize_t>(batch.size);
+    largest_batch = std::max(largest_batch, batch.size);
     batch.clear();  // with the lock: who appends may use a block again
     if (sent < 0 && error != EAGAIN && error != EWOULDBLOCK && error != ENOBUFS && error != ENOMEM) return Sent::gone;
     if (client.blocked) return Sent::blocked;
@@ -463,6 +467,7 @@ struct ViewServer::Impl {
       if (stop.stop_requested()) break;
 
       const auto now = SteadyClock::now();
+      largest_batch = 0;
       for (auto client = clients.begin(); client != clients.end();) {
         bool keep = true;
         const bool late = client->waiting && now - client->progress >= options.stall_limit;
@@ -484,7 +489,12 @@ struct ViewServer::Impl {
         const int events = (client.input_open ? POLLIN : 0) | (client.waiting ? POLLOUT : 0);
         entries.push_back({client.fd.get(), static_cast<short>(events), 0});
       }
-      if (::poll(entries.data(), entries.size(), poll_timeout(now)) < 0) continue;  // EINTR, or out of memory for a moment
+      // Spans come in bursts. After a small batch the next wake-up waits a moment, so that more go with it.
+      const bool pauses = largest_batch > 0 && largest_batch < small_batch;
+      if (pauses) entries[0].fd = -1;
+      const int ready = pauses ? ::ppoll(entries.data(), entries.size(), &batch_pause, nullptr)
+                               : ::poll(entries.data(), entries.size(), poll_timeout(now));
+      if (ready < 0) continue;  // EINTR, or out of memory for a moment
 
       if (entries[0].revents != 0) event->drain();
       std::size_t i = 2;
