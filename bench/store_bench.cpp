@@ -3,74 +3,23 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "collect/span_store.hpp"
+#include "store/spans.hpp"
 #include "support/bench.hpp"
 #include "trace/event_decoder.hpp"
-#include "weir/core/ids.hpp"
-#include "weir/trace/detail/ring_layout.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
+using bench::per_span;
+using bench::Spans;
+using bench::spans_per_trace;
 using weir::detail::EventDecoder;
 using weir::detail::PackedSpan;
 using weir::detail::SpanStore;
-
-constexpr unsigned spans_per_trace = 10;
-constexpr auto per_span = std::chrono::microseconds{1};  // a million spans a second
-
-/// Spans as a ring has them: traces one after another, children before their root, each with two short strings and a number.
-class Spans {
- public:
-  explicit Spans(SpanStore& store) : name_(store.intern("SELECT orders")) {
-    add_text(store.intern("user"), "user-00000000");
-    add_text(store.intern("order"), "order-000000");
-    add_word(weir::detail::attribute_word(store.intern("rows"), 2, 8));
-    add_word(0);
-  }
-  const PackedSpan& next() {
-    if (at_ % spans_per_trace == 0) {
-      span_.trace_id = {weir::detail::split_mix(random_), weir::detail::split_mix(random_)};
-      root_ = {weir::detail::split_mix(random_)};
-    }
-    const bool is_root = ++at_ % spans_per_trace == 0;
-    span_.span_id = is_root ? root_ : weir::SpanId{weir::detail::split_mix(random_)};
-    span_.parent_id = is_root ? weir::SpanId{} : root_;
-    span_.name = name_;
-    span_.kind = weir::SpanKind::sql;
-    span_.start_time = start_ + at_ * per_span;
-    span_.end_time = span_.start_time + 12'345ns;
-    std::memcpy(bytes_.data() + 8 + 5, &at_, 8);
-    std::memcpy(bytes_.data() + 32 + 6, &at_, 6);
-    std::memcpy(bytes_.data() + 56, &at_, 4);
-    span_.attribute_count = 3;
-    span_.attributes = bytes_;
-    return span_;
-  }
-
- private:
-  void add_word(std::uint64_t word) {
-    const auto* const bytes = reinterpret_cast<const std::byte*>(&word);
-    bytes_.insert(bytes_.end(), bytes, bytes + sizeof word);
-  }
-  void add_text(std::uint32_t key, std::string_view text) {
-    add_word(weir::detail::attribute_word(key, 1, text.size()));
-    const auto* const bytes = reinterpret_cast<const std::byte*>(text.data());
-    bytes_.insert(bytes_.end(), bytes, bytes + text.size());
-    bytes_.resize((bytes_.size() + 7) / 8 * 8);
-  }
-
-  const std::uint32_t name_;
-  const weir::Timestamp start_{1'700'000'000s};
-  std::uint64_t random_ = 1, at_ = 0;
-  weir::SpanId root_;
-  PackedSpan span_;
-  std::vector<std::byte> bytes_;
-};
 
 void native_span(benchmark::State& state) {
   SpanStore store;

@@ -12,8 +12,10 @@ import machine
 import report
 from build import Build
 from compare import compare
+from memory import Memory
 from micro import Program
 from pipeline import Pipeline
+from view import View
 
 HERE = Path(__file__).parent.parent
 
@@ -61,8 +63,9 @@ def measure(given):
     programs = [Program(group, path, wanted) for group, path in manifest["programs"].items()]
     programs = [program for program in programs if program.rows]
     build = Build(manifest, given.build_directory / "compile_commands.json", wanted, given.quick)
-    pipeline = Pipeline(manifest["pipeline"], wanted, given.quick)
-    if not programs and not pipeline.names and not build.headers and not build.measures_library and not build.measures_size:
+    processes = [kind(manifest[kind.group], wanted, given.quick) for kind in (Memory, Pipeline, View)]
+    processes = [rows for rows in processes if rows.names]
+    if not programs and not processes and not build.headers and not build.measures_library and not build.measures_size:
         raise SystemExit(f'bench: no row has "{given.filter}" in its name')
     described = machine.describe(manifest)
     if described["load_average_before"] > 0.5 and not given.quick:
@@ -73,14 +76,14 @@ def measure(given):
         for program in programs:
             progress.step(f"start {start} of {starts}: {program.group}, {len(program.rows)} rows")
             program.start(repetitions, seconds)
-        if pipeline.names:
-            progress.step(f"start {start} of {starts}: pipeline, {len(pipeline.names)} rows")
-            pipeline.start()
+        for rows in processes:
+            progress.step(f"start {start} of {starts}: {rows.group}, {len(rows.names)} rows")
+            rows.start()
         if build.headers or build.measures_library or build.measures_size:
             progress.step(f"round {start} of {starts}: build")
             build.start(lambda text: progress.detail(f"round {start} of {starts}: {text}"))
     progress.end()
-    figures = [figure for source in [*programs, pipeline, build] for figure in source.figures()]
+    figures = [figure for source in [*programs, *processes, build] for figure in source.figures()]
     results = {
         "format": 1,
         "weir": manifest["version"],

@@ -1,9 +1,7 @@
-"""The rows of "pipeline": from services to the collector's store. One process start is one figure of each row."""
-
-import json
+"""The rows of "pipeline": from services to the collector's store."""
 
 from figure import Figure, Ratio
-from micro import run
+from processes import Processes
 
 GROUP = "pipeline"
 LIMITS = {"native": "bare ring", "JSON lines": "bare socket"}
@@ -11,26 +9,13 @@ THROUGHPUT_GOALS = {"native": 20, "JSON lines": 3}  # million spans a second, on
 CPU_GOALS = {"native": 50, "JSON lines": 300}  # ns of the collector for each span
 
 
-class Pipeline:
-    def __init__(self, path, wanted, quick):
-        self.path, self.quick = path, quick
-        rows = json.loads(run([path, "--rows"]))
-        self.names = [name for name in rows if wanted(f"{GROUP}: {name}")]
-        for name in list(self.names):
-            limit = LIMITS.get(name.split(",")[0])
-            if limit and limit not in self.names:
-                self.names.append(limit)
-        self.starts = {name: [] for name in self.names}
+class Pipeline(Processes):
+    group = GROUP
 
-    def start(self):
-        for name, starts in self.starts.items():
-            command = [self.path, name] + (["--spans", "100000"] if self.quick else [])
-            starts.append(json.loads(run(command)))
+    def limit_of(self, name):
+        return LIMITS.get(name.split(",")[0])
 
-    def figures(self):
-        return [figure for name in self.names for figure in self._figures(name)]
-
-    def _figures(self, name):
+    def figures_of(self, name):
         starts = self.starts[name]
         kind, _, services = name.partition(", ")
         alone = services == "1 service"

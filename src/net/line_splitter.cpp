@@ -51,19 +51,24 @@ LineSplitter::Got LineSplitter::finish(std::string_view& line) {
 bool LineSplitter::keep(std::string_view piece) {
   const std::size_t needed = partial_.size() + piece.size();
   if (needed > partial_.capacity()) {
-    const std::size_t before = partial_.capacity();
+    const std::size_t before = counted();
     const std::size_t wanted = std::max(needed, std::min(std::max(std::bit_ceil(needed), first_buffer), max_line_));
     if (budget_.used + wanted - before > budget_.limit) return false;
-    if (before <= std::string().capacity()) budget_.used += before;  // what is inside the object was not counted
-    partial_.reserve(wanted);
-    budget_.used += partial_.capacity() - before;
+    std::string larger;  // gets what it asks for; one that grows may get twice that
+    larger.reserve(wanted);
+    larger.append(partial_);
+    partial_.swap(larger);
+    budget_.used += counted() - before;
   }
   partial_.append(piece);
   return true;
 }
 
+/// What is inside the object does not count.
+std::size_t LineSplitter::counted() const { return partial_.capacity() > std::string().capacity() ? partial_.capacity() : 0; }
+
 void LineSplitter::release() {
-  if (partial_.capacity() > std::string().capacity()) budget_.used -= partial_.capacity();
+  budget_.used -= counted();
   std::string().swap(partial_);
 }
 

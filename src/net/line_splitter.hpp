@@ -39,6 +39,7 @@ class LineSplitter {
 
  private:
   bool keep(std::string_view piece);
+  std::size_t counted() const;
   void release();
 
   std::size_t max_line_;

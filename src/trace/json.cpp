@@ -11,68 +11,65 @@ namespace weir::inline v0 {
 namespace {
 
 using detail::append_integer;
-using detail::append_json_string;
+using detail::append_json_escaped;
 using detail::append_time;
+using detail::JsonEscapes;
 
-/// `,"key":` for a key that needs no escapes.
-void append_key(std::string& out, std::string_view key, char before = ',') {
-  out += before;
-  out += '"';
-  out += key;
-  out += "\":";
-}
+// What stands before a value comes as it is written: `,"name":`, with the quote that begins a text.
 
 void append_attrs(std::string& out, const StringAttributes& attrs) {
   if (attrs.empty()) return;
-  append_key(out, "attrs");
-  char before = '{';
+  std::string_view before = R"(,"attrs":{")";
   for (const auto& [key, value] : attrs) {
-    out += before;
-    append_json_string(out, key);
-    out += ':';
-    append_json_string(out, value);
-    before = ',';
+    out.append(before);
+    append_json_escaped(out, key, JsonEscapes::html);
+    out.append(R"(":")");
+    append_json_escaped(out, value, JsonEscapes::html);
+    before = R"(",")";
   }
-  out += '}';
+  out.append("\"}");
 }
 
-void append_text(std::string& out, std::string_view key, std::string_view value, char before = ',') {
-  append_key(out, key, before);
-  append_json_string(out, value);
+void append_text(std::string& out, std::string_view before, std::string_view value) {
+  out.append(before);
+  append_json_escaped(out, value, JsonEscapes::html);
+  out.push_back('"');
 }
 
-void append_timestamp(std::string& out, std::string_view key, Timestamp time) {
-  append_key(out, key);
-  out += '"';
+template <class Enum>
+void append_number(std::string& out, std::string_view before, Enum value) {
+  out.append(before);
+  append_integer(out, static_cast<std::int32_t>(value));
+}
+
+void append_timestamp(std::string& out, std::string_view before, Timestamp time) {
+  out.append(before);
   append_time(out, time);
-  out += '"';
+  out.push_back('"');
 }
 
 /// Everything of a span but its children and the closing brace.
 void append_span_fields(std::string& out, const Span& span) {
-  append_text(out, "id", span.id, '{');
-  append_text(out, "trace_id", span.trace_id);
-  if (!span.parent_id.empty()) append_text(out, "parent_id", span.parent_id);
-  append_text(out, "name", span.name);
-  append_key(out, "kind");
-  append_integer(out, static_cast<std::int32_t>(span.kind));
-  append_timestamp(out, "start_time", span.start_time);
-  append_timestamp(out, "end_time", span.end_time);
+  append_text(out, R"({"id":")", span.id);
+  append_text(out, R"(,"trace_id":")", span.trace_id);
+  if (!span.parent_id.empty()) append_text(out, R"(,"parent_id":")", span.parent_id);
+  append_text(out, R"(,"name":")", span.name);
+  append_number(out, R"(,"kind":)", span.kind);
+  append_timestamp(out, R"(,"start_time":")", span.start_time);
+  append_timestamp(out, R"(,"end_time":")", span.end_time);
   append_attrs(out, span.attrs);
 }
 
 void append_json(std::string& out, const Event& event) {
-  append_key(out, "type", '{');
-  append_integer(out, static_cast<std::int32_t>(event.type));
-  append_text(out, "span_id", event.span_id);
-  append_text(out, "trace_id", event.trace_id);
-  if (!event.parent_id.empty()) append_text(out, "parent_id", event.parent_id);
-  append_text(out, "name", event.name);
-  append_key(out, "kind");
-  append_integer(out, static_cast<std::int32_t>(event.kind));
-  append_timestamp(out, "time", event.time);
+  append_number(out, R"({"type":)", event.type);
+  append_text(out, R"(,"span_id":")", event.span_id);
+  append_text(out, R"(,"trace_id":")", event.trace_id);
+  if (!event.parent_id.empty()) append_text(out, R"(,"parent_id":")", event.parent_id);
+  append_text(out, R"(,"name":")", event.name);
+  append_number(out, R"(,"kind":)", event.kind);
+  append_timestamp(out, R"(,"time":")", event.time);
   append_attrs(out, event.attrs);
-  out += '}';
+  out.push_back('}');
 }
 
 void append_json(std::string& out, const Span& root) {
@@ -87,8 +84,7 @@ void append_json(std::string& out, const Span& root) {
     auto& [span, begun] = open.back();
     if (begun < span->children.size()) {
       if (begun == 0) {
-        append_key(out, "children");
-        out += '[';
+        out.append(R"(,"children":[)");
       } else {
         out += ',';
       }
@@ -104,14 +100,14 @@ void append_json(std::string& out, const Span& root) {
 
 std::string to_json(const Event& event) {
   std::string out;
-  out.reserve(256);
+  out.reserve(512);
   append_json(out, event);
   return out;
 }
 
 std::string to_json(const Span& span) {
   std::string out;
-  out.reserve(256);
+  out.reserve(512);
   append_json(out, span);
   return out;
 }

@@ -8,8 +8,8 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <condition_variable>
-#include <deque>
 #include <exception>
 #include <iterator>
 #include <list>
@@ -21,41 +21,43 @@
 
 #include "net/unix_socket.hpp"
 #include "text/json.hpp"
+#include "view/line_log.hpp"
 
 namespace weir::inline v0 {
 
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
-using Line = std::shared_ptr<const std::string>;
+using detail::LineBlock;
 
-constexpr std::size_t max_line = 1u << 20;      // with its newline; the original's client gives up on a longer one
-constexpr std::size_t batch_lines = 64;         // per sendmsg
-constexpr std::size_t batch_bytes = 64u << 10;  // per sendmsg; larger writes get more into the same socket buffer
-constexpr std::size_t max_request = 64;         // a first line that is longer is none of ours
+constexpr std::size_t max_line = 1u << 20;       // with its newline; the original's client gives up on a longer one
+constexpr std::size_t batch_bytes = 128u << 10;  // about, per sendmsg; larger writes get more into the same socket buffer
+constexpr std::size_t max_pieces = 8;            // per sendmsg
+constexpr std::size_t small_batch = 32u << 10;   // after fewer bytes than that the next ones are waited for
+constexpr timespec batch_pause{0, 200'000};      // that long
+constexpr std::size_t max_past = 1u << 30;       // bytes of a replay
+constexpr std::size_t max_request = 64;          // a first line that is longer is none of ours
 constexpr auto accept_pause_min = std::chrono::milliseconds{5};
 constexpr auto accept_pause_max = std::chrono::milliseconds{1000};
 
-struct Entry {
-  Line line;
-  std::uint64_t notice = 0;  // how many dropped lines it tells of
-  bool answer = false;       // to who asked for the counters
-
-  bool counted() const { return notice == 0 && !answer; }  // it is what was broadcast
-};
-
-/// One viewer. The queue belongs to ViewServer::Impl::mutex, the rest to the serving thread.
+/// One viewer. What waits for it:  [ half a line | how many were dropped | the past | the log, from `next` on ]
+/// One that has asked for the counters:  [ half a line | the answer ], and then it is disconnected
 struct Client {
-  // [ half sent | being sent … | droppable … ]
-  std::deque<Entry> queue;
-  std::size_t bytes = 0;     // of the lines in queue
-  std::size_t pinned = 0;    // entries at the front that may not be dropped: sendmsg reads them, or they are half sent
-  std::uint64_t untold = 0;  // dropped lines that no notice tells of yet
-  bool leaving = false;      // it asked for the counters: it gets them and nothing else
+  // Guarded by ViewServer::Impl::mutex.
+  std::uint64_t next = 0;  // the first line of the log that is neither sent nor dropped
+  std::shared_ptr<LineBlock> past;
+  std::size_t past_next = 0;
+  std::uint64_t untold = 0;            // dropped lines that it was not told of yet
+  std::string_view half;               // the rest of a line of which some is sent
+  std::shared_ptr<LineBlock> half_of;  // where that is; none: in `notice`
+  std::array<char, 48> notice{};
+  std::string answer;  // empty: it has not asked
+  bool answered = false;
+  bool sending = false;  // without the lock: nothing of the above is dropped meanwhile
 
+  // The serving thread's.
   net::Fd fd;
-  std::size_t offset = 0;  // bytes of queue.front() that are sent
-  std::size_t input = 0;   // bytes it has sent us
+  std::size_t input = 0;  // bytes it has sent us
   bool input_open = true;
   std::string request;                 // its first line, as far as it has come
   bool asked = false;                  // the first line has come, or is too long
@@ -64,8 +66,43 @@ struct Client {
   SteadyClock::time_point progress{};  // when it last accepted a byte, or the first line came to wait
 };
 
-/// The span's line without its children; nothing when it is longer than `limit`, or memory is short.
-Line line_of(const Span& span, std::size_t limit) {
+/// What goes to a viewer with one system call. It keeps the blocks that it names.
+struct Batch {
+  enum class What { half, notice, past, log, answer };
+  struct Piece {
+    What what = What::half;
+    std::shared_ptr<LineBlock> block;
+    std::size_t line = 0, end_line = 0;  // of the block
+  };
+  void add(What what, std::string_view bytes) {
+    parts[count] = {const_cast<char*>(bytes.data()), bytes.size()};
+    pieces[count++].what = what;
+    size += bytes.size();
+  }
+  /// Lines from `line` on, as many as there is room for. Returns the line behind them.
+  std::size_t add(What what, const std::shared_ptr<LineBlock>& block, std::size_t line) {
+    const std::size_t begin = block->begin_of(line), room = batch_bytes - std::min(size, batch_bytes - 1);
+    std::size_t end_line = block->lines();
+    if (block->size() - begin > room) end_line = std::max(block->line_at(begin + room), line + 1);
+    pieces[count] = {what, block, line, end_line};
+    add(what, {block->bytes() + begin, block->begin_of(end_line) - begin});
+    return end_line;
+  }
+  bool full() const { return count == max_pieces || size >= batch_bytes; }
+  void clear() {
+    while (count > 0) pieces[--count].block.reset();
+    size = 0;
+  }
+
+  std::array<iovec, max_pieces> parts;
+  std::array<Piece, max_pieces> pieces;
+  std::size_t count = 0, size = 0;
+  std::array<char, 48> notice;
+  std::uint64_t told = 0;  // dropped lines that the notice tells of
+};
+
+/// The span's line without its children; empty when it is longer than `limit`, or memory is short.
+std::string line_of(const Span& span, std::size_t limit) {
   try {
     std::string text;
     if (span.children.empty()) {
@@ -74,10 +111,9 @@ Line line_of(const Span& span, std::size_t limit) {
       text = to_json(Span{span.id, span.trace_id, span.parent_id, span.name, span.kind, span.start_time, span.end_time, span.attrs, {}});
     }
     text += '\n';
-    return text.size() <= limit ? std::make_shared<const std::string>(std::move(text)) : nullptr;
-  } catch (const std::bad_alloc&) {
-    return nullptr;
-  }
+    if (text.size() <= limit) return text;
+  } catch (const std::bad_alloc&) {}
+  return {};
 }
 
 /// The n of ["last",n]; 0 for any other line.
@@ -86,17 +122,6 @@ std::size_t last_count(const nlohmann::json& line) {
   return line[1].get<std::size_t>();
 }
 bool asks_for_stats(const nlohmann::json& line) { return line.is_array() && line.size() == 1 && line[0] == "stats"; }
-
-/// False when memory is short.
-bool push(Client& client, const Line& line) {
-  try {
-    client.queue.push_back({line});
-    client.bytes += line->size();
-    return true;
-  } catch (const std::bad_alloc&) {
-    return false;
-  }
-}
 
 }  // namespace
 
@@ -123,6 +148,8 @@ struct ViewServer::Impl {
   std::condition_variable serve_ended;
   // Guarded by mutex; the list itself and the clients' own fields are changed by the serving thread alone.
   std::list<Client> clients;
+  detail::LineLog log;
+  std::size_t asking = 0;                 // clients that get the counters and nothing else
   std::atomic<std::size_t> connected{0};  // clients.size(), for who asks before every span
   ViewServerStats counters;
   bool wake_sent = false;  // since the serving thread last looked at the queues
@@ -132,114 +159,153 @@ struct ViewServer::Impl {
   std::optional<net::EventFd> event;  // set by listen(), then constant
 
   // Belongs to the serving thread.
+  Batch batch;
+  std::size_t largest_batch = 0;                        // bytes offered to one client in this turn
   std::optional<SteadyClock::time_point> accept_again;  // set: out of descriptors, the listener is not polled until then
   std::chrono::milliseconds accept_pause = accept_pause_min;
   SteadyClock::time_point log_again{};
 
-  /// Requires: mutex held.
+  /// Lines that wait for a client. Requires: mutex held.
+  std::uint64_t waiting(const Client& client) const {
+    if (!client.answer.empty()) return client.half_of ? 1 : 0;
+    return (client.half_of ? 1 : 0) + (client.past ? client.past->lines() - client.past_next : 0) + (log.end_line() - client.next);
+  }
+
+  /// Lets go of what is beyond the bound. Requires: mutex held.
   void drop_oldest(Client& client) {
-    while (client.bytes > options.max_queued_bytes && client.queue.size() > client.pinned) {
-      const auto oldest = client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned);
-      client.bytes -= oldest->line->size();
-      if (!oldest->counted()) {
-        client.untold += oldest->notice;
-      } else {
-        ++client.untold;
-        ++counters.dropped;
-        --counters.waiting;
-      }
-      client.queue.erase(oldest);
+    if (client.sending || !client.answer.empty()) return;
+    const std::size_t room = options.max_queued_bytes - std::min(client.half.size(), options.max_queued_bytes);
+    std::uint64_t dropped = 0;
+    if (client.past) {
+      const std::size_t line = std::max(client.past_next, client.past->line_with(room - std::min(log.bytes_from(client.next), room)));
+      dropped += line - client.past_next;
+      client.past_next = line;
+      if (line == client.past->lines()) client.past.reset();
+    }
+    const std::uint64_t first = std::max(client.next, log.line_with(room));
+    dropped += first - client.next;
+    client.next = first;
+    client.untold += dropped;
+    counters.dropped += dropped;
+  }
+
+  /// `line`: empty for one that was too long. Requires: mutex held.
+  void queue_for_all(std::string_view line) {
+    counters.queued += clients.size() - asking;
+    if (!line.empty() && log.append(line)) {
+      log.trim_to_bytes(options.max_queued_bytes);
+    } else {
+      counters.dropped += clients.size() - asking;
+      for (Client& client : clients) ++client.untold;
+    }
+  }
+  bool needs_wake() { return !clients.empty() && !std::exchange(wake_sent, true); }
+
+  /// Requires: mutex held.
+  void fill_batch(Client& client) {
+    drop_oldest(client);
+    if (!client.half.empty()) batch.add(Batch::What::half, client.half);
+    if (!client.answer.empty()) {
+      if (!client.answered) batch.add(Batch::What::answer, client.answer);
+      return;
+    }
+    batch.told = client.untold;
+    if (client.untold != 0) {
+      char* end = std::copy_n("[\"dropped\",", 11, batch.notice.data());
+      end = std::to_chars(end, batch.notice.data() + batch.notice.size(), client.untold).ptr;
+      end = std::copy_n("]\n", 2, end);
+      batch.add(Batch::What::notice, {batch.notice.data(), end});
+    }
+    if (client.past) batch.add(Batch::What::past, client.past, client.past_next);
+    for (std::uint64_t line = client.next; line < log.end_line() && !batch.full();) {
+      const detail::LineLog::Found found = log.find(line);
+      line += batch.add(Batch::What::log, *found.block, found.line) - found.line;
     }
   }
 
-  /// Puts the news of dropped lines where they were: behind what is half sent. Requires: mutex held, nothing being sent.
-  static void tell_dropped(Client& client) {
-    if (client.untold == 0) return;
-    try {
-      insert_notice(client);
-    } catch (const std::bad_alloc&) {  // it is told later
-    }
-  }
-
-  static void insert_notice(Client& client) {
-    auto notice = std::make_shared<const std::string>("[\"dropped\"," + std::to_string(client.untold) + "]\n");
-    client.bytes += notice->size();  // over the bound by one short line
-    client.queue.insert(client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned), Entry{std::move(notice), client.untold, false});
-    client.untold = 0;
-  }
-
-  /// `line`: none for one that was too long.
-  void queue_for_all(const Line& line) {
-    bool wake = false;
-    {
-      std::lock_guard lock(mutex);
-      if (closed) return;
-      for (Client& client : clients) {
-        if (client.leaving) continue;
-        ++counters.queued;
-        if (!line || !push(client, line)) {
-          ++counters.dropped;
-          ++client.untold;
-          continue;
+  /// The kernel has taken the first `sent` bytes of the batch. Requires: mutex held.
+  void take_sent(Client& client, std::size_t sent) {
+    for (std::size_t i = 0; i < batch.count && sent > 0; ++i) {
+      const Batch::Piece& piece = batch.pieces[i];
+      const std::string_view bytes(static_cast<const char*>(batch.parts[i].iov_base), batch.parts[i].iov_len);
+      const bool whole = sent >= bytes.size();
+      const std::string_view rest = bytes.substr(std::min(sent, bytes.size()));
+      switch (piece.what) {
+        case Batch::What::half:
+          client.half = rest;
+          if (whole && std::exchange(client.half_of, nullptr)) ++counters.sent;
+          break;
+        case Batch::What::answer:
+          client.answered = true;
+          client.half = rest;
+          break;
+        case Batch::What::notice:
+          client.untold -= batch.told;
+          if (!whole) {
+            client.notice = batch.notice;
+            client.half = {client.notice.data() + (rest.data() - batch.notice.data()), rest.size()};
+          }
+          break;
+        case Batch::What::past:
+        case Batch::What::log: {
+          std::size_t line = piece.end_line;
+          if (!whole) {
+            const std::size_t offset = piece.block->begin_of(piece.line) + sent;
+            line = piece.block->line_at(offset);
+            if (piece.block->begin_of(line) < offset) {
+              client.half = rest.substr(0, piece.block->begin_of(line + 1) - offset);
+              client.half_of = piece.block;
+            }
+          }
+          counters.sent += line - piece.line;
+          const std::size_t gone = line - piece.line + (!whole && client.half_of ? 1 : 0);
+          if (piece.what == Batch::What::log) {
+            client.next += gone;
+          } else if ((client.past_next += gone) == client.past->lines()) {
+            client.past.reset();
+          }
         }
-        ++counters.waiting;
-        drop_oldest(client);
       }
-      wake = !std::exchange(wake_sent, true);
+      sent -= std::min(sent, bytes.size());
     }
-    if (wake) event->wake();
   }
 
   enum class Sent { all, blocked, gone };
 
   /// Sends one batch. The mutex is not held during the system call.
   Sent send_batch(Client& client, SteadyClock::time_point now) {
-    std::array<iovec, batch_lines> parts;
-    std::size_t count = 0, size = 0;
     {
       std::lock_guard lock(mutex);
-      tell_dropped(client);
-      for (; count < parts.size() && count < client.queue.size() && size < batch_bytes; ++count) {
-        const std::string& line = *client.queue[count].line;
-        const std::size_t skip = count == 0 ? client.offset : 0;
-        parts[count] = {const_cast<char*>(line.data()) + skip, line.size() - skip};
-        size += line.size() - skip;
-      }
-      client.pinned = count;
+      fill_batch(client);
+      client.sending = batch.count != 0;
     }
-    if (count == 0) {
-      if (client.leaving) return Sent::gone;
+    if (batch.count == 0) {
       client.waiting = client.blocked = false;
-      return Sent::all;
+      return client.answered ? Sent::gone : Sent::all;
     }
     if (!client.waiting) client.waiting = true, client.progress = now;
 
     msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = count;
+    message.msg_iov = batch.parts.data();
+    message.msg_iovlen = batch.count;
     ssize_t sent;
     do sent = ::sendmsg(client.fd.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     const int error = sent < 0 ? errno : 0;
 
     std::lock_guard lock(mutex);
+    client.sending = false;
     if (sent > 0) {
       client.progress = now;
-      client.offset += static_cast<std::size_t>(sent);
-      while (!client.queue.empty() && client.offset >= client.queue.front().line->size()) {
-        const Entry& front = client.queue.front();
-        client.offset -= front.line->size();
-        client.bytes -= front.line->size();
-        if (front.counted()) ++counters.sent, --counters.waiting;
-        client.queue.pop_front();
-      }
+      take_sent(client, static_cast<std::size_t>(sent));
     }
-    client.pinned = client.offset > 0 ? 1 : 0;
-    client.blocked = sent < static_cast<ssize_t>(size);
+    client.blocked = sent < static_cast<ssize_t>(batch.size);
+    largest_batch = std::max(largest_batch, batch.size);
+    batch.clear();  // with the lock: who appends may use a block again
     if (sent < 0 && error != EAGAIN && error != EWOULDBLOCK && error != ENOBUFS && error != ENOMEM) return Sent::gone;
     if (client.blocked) return Sent::blocked;
-    client.waiting = !client.queue.empty();
-    if (client.leaving && !client.waiting) return Sent::gone;
+    if (client.answered) return Sent::gone;
+    client.waiting = client.untold != 0 || waiting(client) != 0;
     return client.waiting ? Sent::blocked : Sent::all;
   }
 
@@ -248,67 +314,56 @@ struct ViewServer::Impl {
     Replay past;
     const auto ask = [&] { past = replay_source(std::min(traces, options.max_replay), options.max_queued_bytes); };
     if (!guarded(ask, "cannot replay traces to a viewer, the callback of on_replay failed")) return;
-    // What is queued meanwhile takes its room first: it is newer.
-    std::vector<Entry> entries;  // newest first, as many as can fit at all
     std::uint64_t lost = past.left_out;
-    std::size_t bytes = 0;
-    for (auto span = past.spans.rbegin(); span != past.spans.rend(); ++span) {
-      Line line = bytes <= options.max_queued_bytes ? line_of(*span, std::min(max_line, options.max_queued_bytes)) : nullptr;
-      if (line) bytes += line->size();
-      try {
-        if (line && bytes <= options.max_queued_bytes) {
-          entries.push_back({std::move(line)});
-          continue;
+    std::shared_ptr<LineBlock> block;
+    try {
+      std::vector<std::string> lines;  // newest first, as many as can fit at all
+      std::size_t bytes = 0;
+      const std::size_t limit = std::min(options.max_queued_bytes, max_past);
+      for (auto span = past.spans.rbegin(); span != past.spans.rend(); ++span) {
+        std::string line = bytes <= limit ? line_of(*span, std::min(max_line, limit)) : std::string();
+        bytes += line.size();
+        if (line.empty() || bytes > limit) {
+          ++lost;
+        } else {
+          lines.push_back(std::move(line));
         }
-      } catch (const std::bad_alloc&) {}
-      ++lost;
+      }
+      block = std::make_shared<LineBlock>(std::min(bytes, limit));
+      for (auto line = lines.rbegin(); line != lines.rend(); ++line) block->append(*line);
+    } catch (const std::bad_alloc&) {
+      block.reset();
+      lost = past.left_out + past.spans.size();
     }
 
     std::lock_guard lock(mutex);
-    const std::size_t room = options.max_queued_bytes - std::min(client.bytes, options.max_queued_bytes);
-    std::size_t count = 0, size = 0;
-    while (count < entries.size() && size + entries[count].line->size() <= room) size += entries[count++].line->size();
-    try {
-      const auto newest = std::make_reverse_iterator(entries.begin() + static_cast<std::ptrdiff_t>(count));
-      client.queue.insert(client.queue.begin() + static_cast<std::ptrdiff_t>(client.pinned), newest, entries.rend());
-    } catch (const std::bad_alloc&) {
-      count = size = 0;
-    }
-    client.bytes += size;
-    lost += entries.size() - count;
-    client.untold += lost;
-    counters.queued += count + lost;
-    counters.waiting += count;
+    counters.queued += lost + (block ? block->lines() : 0);
     counters.dropped += lost;
+    client.untold += lost;
+    if (block && block->lines() != 0) {
+      client.past = std::move(block);
+      drop_oldest(client);  // what was queued meanwhile takes its room first: it is newer
+    }
     ++counters.replays;
   }
 
   /// Queues the counters for a client that asks for them, instead of all that waits for it.
   void answer(Client& client) {
-    Line line;
+    std::string text;
     const auto ask = [&] {
-      const std::string text = stats_source();
-      if (text.empty() || text.find('\n') != std::string::npos) throw std::invalid_argument("its text is not one line");
-      line = std::make_shared<const std::string>("[\"stats\"," + text + "]\n");
-      if (line->size() > std::min(max_line, options.max_queued_bytes)) throw std::length_error("its text is too long");
+      const std::string stats = stats_source();
+      if (stats.empty() || stats.find('\n') != std::string::npos) throw std::invalid_argument("its text is not one line");
+      text = "[\"stats\"," + stats + "]\n";
+      if (text.size() > std::min(max_line, options.max_queued_bytes)) throw std::length_error("its text is too long");
     };
     if (!guarded(ask, "cannot tell the counters, the callback of on_stats failed")) return;
 
     std::lock_guard lock(mutex);
-    while (client.queue.size() > client.pinned) {
-      const Entry& newest = client.queue.back();
-      client.bytes -= newest.line->size();
-      if (newest.counted()) ++counters.abandoned, --counters.waiting;
-      client.queue.pop_back();
-    }
-    try {
-      client.queue.push_back({line, 0, true});
-    } catch (const std::bad_alloc&) {
-      return;
-    }
-    client.bytes += line->size();
+    counters.abandoned += waiting(client) - (client.half_of ? 1 : 0);
+    client.past.reset();
     client.untold = 0;
-    client.leaving = true;
+    client.answer = std::move(text);
+    ++asking;
     ++counters.inquiries;
   }
 
@@ -404,6 +459,7 @@ struct ViewServer::Impl {
       std::list<Client> made(1);
       made.front().fd = std::move(accepted.peer.fd);
       std::lock_guard lock(mutex);
+      made.front().next = log.end_line();
       if (clients.size() >= options.max_clients) {
         ++counters.refused;
         continue;
@@ -417,13 +473,22 @@ struct ViewServer::Impl {
   std::list<Client>::iterator disconnect(std::list<Client>::iterator client) {
     std::list<Client> gone;  // freed, and its descriptor closed, outside the lock
     std::lock_guard lock(mutex);
-    for (const Entry& entry : client->queue) {
-      if (entry.counted()) ++counters.abandoned, --counters.waiting;
-    }
+    counters.abandoned += waiting(*client);
+    if (!client->answer.empty()) --asking;
     const auto next = std::next(client);
     gone.splice(gone.end(), clients, client);
     connected.store(clients.size());
+    accept_again.reset();  // there is a descriptor again
     return next;
+  }
+
+  /// What all clients have been sent. Requires: mutex held.
+  void let_sent_go() {
+    std::uint64_t line = log.end_line();
+    for (const Client& client : clients) {
+      if (client.answer.empty()) line = std::min(line, client.next);
+    }
+    log.trim_to_line(line);
   }
 
   /// When the next client runs into the stall limit or accepting is tried again; -1: nothing to wait for.
@@ -445,10 +510,12 @@ struct ViewServer::Impl {
         std::lock_guard lock(mutex);
         wake_sent = false;
         if (closed) break;
+        let_sent_go();
       }
       if (stop.stop_requested()) break;
 
       const auto now = SteadyClock::now();
+      largest_batch = 0;
       for (auto client = clients.begin(); client != clients.end();) {
         bool keep = true;
         const bool late = client->waiting && now - client->progress >= options.stall_limit;
@@ -470,7 +537,12 @@ struct ViewServer::Impl {
         const int events = (client.input_open ? POLLIN : 0) | (client.waiting ? POLLOUT : 0);
         entries.push_back({client.fd.get(), static_cast<short>(events), 0});
       }
-      if (::poll(entries.data(), entries.size(), poll_timeout(now)) < 0) continue;  // EINTR, or out of memory for a moment
+      // Spans come in bursts. After a small batch the next wake-up waits a moment, so that more go with it.
+      const bool pauses = largest_batch > 0 && largest_batch < small_batch;
+      if (pauses) entries[0].fd = -1;
+      const int ready = pauses ? ::ppoll(entries.data(), entries.size(), &batch_pause, nullptr)
+                               : ::poll(entries.data(), entries.size(), poll_timeout(now));
+      if (ready < 0) continue;  // EINTR, or out of memory for a moment
 
       if (entries[0].revents != 0) event->drain();
       std::size_t i = 2;
@@ -500,9 +572,9 @@ ViewServer::ViewServer(std::string socket_path, ViewServerOptions options)
 
 ViewServer::~ViewServer() { close(); }
 
-void ViewServer::on_replay(std::function<Replay(std::size_t, std::size_t)> source) { impl_->replay_source = std::move(source); }
-
 void ViewServer::on_stats(std::function<std::string()> source) { impl_->stats_source = std::move(source); }
+
+void ViewServer::on_replay(std::function<Replay(std::size_t, std::size_t)> source) { impl_->replay_source = std::move(source); }
 
 Result<void> ViewServer::listen() {
   Impl& impl = *impl_;
@@ -556,13 +628,17 @@ Result<void> ViewServer::start(const StopToken& stop) {
 
 void ViewServer::broadcast(const Span& span) {
   Impl& impl = *impl_;
+  const bool wanted = conn_count() != 0;  // who comes from here on gets what is broadcast later
+  const std::string line = wanted ? line_of(span, std::min(max_line, impl.options.max_queued_bytes)) : std::string();
+  bool wake = false;
   {
     std::lock_guard lock(impl.mutex);
     if (impl.closed) return;
     ++impl.counters.broadcast;
-    if (impl.clients.empty()) return;
+    if (wanted) impl.queue_for_all(line);
+    wake = wanted && impl.needs_wake();
   }
-  impl.queue_for_all(line_of(span, std::min(max_line, impl.options.max_queued_bytes)));
+  if (wake) impl.event->wake();
 }
 
 void ViewServer::broadcast_loss(std::string_view service, std::uint64_t spans) {
@@ -570,7 +646,14 @@ void ViewServer::broadcast_loss(std::string_view service, std::uint64_t spans) {
   std::string line = R"(["lost",{"service":)";
   detail::append_json_string(line, service);
   line += ",\"spans\":" + std::to_string(spans) + "}]\n";
-  impl_->queue_for_all(std::make_shared<const std::string>(std::move(line)));
+  bool wake = false;
+  {
+    std::lock_guard lock(impl_->mutex);
+    if (impl_->closed) return;
+    impl_->queue_for_all(line);
+    wake = impl_->needs_wake();
+  }
+  if (wake) impl_->event->wake();
 }
 
 void ViewServer::close() {
@@ -594,8 +677,10 @@ std::size_t ViewServer::conn_count() const { return impl_->connected.load(); }
 
 ViewServerStats ViewServer::stats() const {
   std::lock_guard lock(impl_->mutex);
+  for (Client& client : impl_->clients) impl_->drop_oldest(client);
   ViewServerStats stats = impl_->counters;
   stats.open_clients = impl_->clients.size();
+  for (const Client& client : impl_->clients) stats.waiting += impl_->waiting(client);
   return stats;
 }
 

@@ -581,6 +581,43 @@ TEST_CASE("a flood on one connection does not keep others from being served") {
   CHECK(served);
 }
 
+TEST_CASE("however much others have sent, each connection has its turn after 64 KiB of each of them") {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool go_on = false;
+  Collector* asked = nullptr;
+  std::uint64_t at_gate = 0, at_trickle = 0;
+  Running collector({}, [&](std::string_view, const Span& span) {
+    if (span.id == "trickle") at_trickle = asked->stats().bytes;
+    if (span.id != "gate") return;
+    at_gate = asked->stats().bytes;
+    std::unique_lock lock(mutex);  // the collector is busy here while everything else arrives
+    changed.wait_for(lock, hang_guard, [&] { return go_on; });
+  });
+  asked = &*collector;
+  constexpr std::size_t floods = 100;  // more than are read in one turn
+  std::vector<std::unique_ptr<Client>> flooding;
+  for (std::size_t i = 0; i < floods; ++i) flooding.push_back(std::make_unique<Client>(collector.path()));
+  Client gate(collector.path()), trickle(collector.path());
+  REQUIRE(eventually([&] { return collector->stats().open_connections == floods + 2; }));
+  gate.send_span("gate");
+  REQUIRE(collector.wait_for_span("gate"));
+  std::string garbage;
+  while (garbage.size() < 192'000) garbage += "no event at all\n";
+  for (const auto& client : flooding) REQUIRE(client->send(garbage));  // the kernel takes that much
+  trickle.send_span("trickle");
+  {
+    std::lock_guard lock(mutex);
+    go_on = true;
+  }
+  changed.notify_all();
+  REQUIRE(collector.wait_for_span("trickle"));
+  CHECK(collector.stop());
+  CHECK(at_trickle - at_gate <= (floods + 2) * (64u << 10));
+  CHECK(at_trickle - at_gate < floods * garbage.size() / 2);
+  CHECK(collector->stats().bytes >= floods * garbage.size());
+}
+
 TEST_CASE("a stop takes what has arrived, from connections not yet let in too, and removes the socket") {
   std::mutex mutex;
   std::condition_variable changed;

@@ -7,12 +7,14 @@
 #include <random>
 #include <thread>
 
+#include "collect/native_source.hpp"
 #include "collect/ring_reader.hpp"
 #include "support/catch.hpp"
 #include "support/eventually.hpp"
 #include "support/native_client.hpp"
 #include "support/running_collector.hpp"
 #include "support/scratch_dir.hpp"
+#include "trace/control_line.hpp"
 #include "weir/collect/collector.hpp"
 #include "weir/core/ids.hpp"
 
@@ -362,6 +364,39 @@ TEST_CASE("announced bytes of which half have come are bounded by max_buffered, 
   client.line(R"(["records",100000])");
   client.send(std::string(100'000, 'x'));
   CHECK(eventually([&] { return refused(collector) == 1; }));  // what was skipped took no room
+}
+
+TEST_CASE("whatever is announced and sent of it, the account of buffers is never below nothing, within its limit, and nothing in the end") {
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    SpanStore store;
+    CollectorStats stats;
+    NativeBounds bounds{16, 1u << 20, 0, 0};
+    net::BufferBudget budget{random() % 200'000, 0};
+    RingReader::Buffer buffer;
+    std::vector<std::unique_ptr<NativeSource>> sources(3);
+    std::vector<net::Fd> passed;
+    for (int step = 0; step < 300; ++step) {
+      auto& source = sources[random() % sources.size()];
+      if (!source || random() % 20 == 0) source = std::make_unique<NativeSource>(store, stats, bounds, budget, buffer);
+      if (!source->wants_raw()) {
+        const std::string kind = random() % 2 == 0 ? "records" : "names";
+        const auto line = parse_control_line("[\"" + kind + "\"," + std::to_string(random() % 150'000) + "]");
+        REQUIRE(line);
+        (void)source->take_line(*line, passed);
+      }
+      std::string bytes;
+      if (random() % 2 == 0) bytes = TestRecord{.span = step + 1u}.bytes();
+      bytes.resize(random() % (random() % 4 == 0 ? 100'000 : 100), static_cast<char>(random()));
+      std::string_view data = bytes;
+      if (source->wants_raw() && !data.empty()) (void)source->take_raw(data, {});
+      REQUIRE(budget.used <= budget.limit);
+    }
+    sources.clear();
+    REQUIRE(budget.used == 0);
+    REQUIRE(bounds.bytes + bounds.rings == 0);
+  }
 }
 
 TEST_CASE("near max_connections those who announce bytes and send few of them make room") {

@@ -1,5 +1,7 @@
 #include "net/line_splitter.hpp"
 
+#include <algorithm>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -98,4 +100,39 @@ TEST_CASE("a line that the budget has no room for is skipped, and the next one t
   output.feed(second, std::string(20, 'c'));
   output.feed(second, "\n");
   CHECK(output.lines == std::vector<std::string>{"<room>", "whole", std::string(6'000, 'a'), "x", std::string(20, 'c')});
+}
+
+TEST_CASE("whatever comes in whatever pieces, the budget is what is kept, within its limit, and nothing in the end") {
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    BufferBudget budget{random() % 3 == 0 ? 0 : random() % 60'000, 0};
+    std::vector<std::unique_ptr<LineSplitter>> splitters(1 + random() % 5);
+    const std::size_t max_line = 1 + random() % 30'000;
+    for (auto& splitter : splitters) splitter = std::make_unique<LineSplitter>(max_line, budget);
+    for (int step = 0; step < 400; ++step) {
+      auto& splitter = splitters[random() % splitters.size()];
+      std::string data(random() % (random() % 4 == 0 ? 20'000 : 40), 'x');
+      for (auto newlines = random() % 3; newlines > 0 && !data.empty(); --newlines) data[random() % data.size()] = '\n';
+      Output output;
+      switch (random() % 20) {
+        case 0: splitter = std::make_unique<LineSplitter>(max_line, budget); break;  // another connection
+        case 1: {
+          std::string_view line;
+          output.take(splitter->finish(line), line);
+          splitter = std::make_unique<LineSplitter>(max_line, budget);
+          break;
+        }
+        default: output.feed(*splitter, data);
+      }
+      REQUIRE(budget.used <= budget.limit);
+      const auto holds = [](const auto& one) { return one->incomplete(); };
+      if (std::none_of(splitters.begin(), splitters.end(), holds)) {
+        // What is left is a buffer that was handed out, one for each at most.
+        REQUIRE(budget.used <= splitters.size() * std::max<std::size_t>(max_line, 4097));
+      }
+    }
+    splitters.clear();
+    REQUIRE(budget.used == 0);
+  }
 }

@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <array>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -252,6 +253,40 @@ TEST_CASE("a viewer that accepts nothing for the stall limit is disconnected, on
     REQUIRE(idle.line() == weir::to_json(numbered(sent++)));
   }
   CHECK(view->stats().stalled == 1);
+}
+
+TEST_CASE("fifty viewers that accept nothing are disconnected after the limit, and the good one misses nothing") {
+  Running view({.max_queued_bytes = 64u << 10, .stall_limit = 50ms});
+  std::vector<LineSocket> stalled;
+  for (int i = 0; i < 50; ++i) stalled.push_back(view.viewer());
+  LineSocket good = view.viewer();
+  Tally all;
+  std::uint64_t sent = 0;
+  REQUIRE(eventually([&] {
+    for (int i = 0; i < 10; ++i) view->broadcast(numbered(sent++, 1000));
+    while (all.received < sent) {
+      const auto line = good.line();
+      REQUIRE(line);
+      all.take(*line);
+    }
+    return view->conn_count() == 1;
+  }));
+  CHECK(all.told == 0);
+  CHECK(view->stats().stalled == 50);
+  check_balance(view->stats());
+  for (LineSocket& viewer : stalled) {  // whole lines but the last, and then the end
+    Tally some;
+    std::string text;
+    for (std::array<char, 16384> part;;) {
+      const ssize_t size = weir::net::receive_some(viewer.fd(), part.data(), part.size());
+      if (size <= 0) break;
+      text.append(part.data(), static_cast<std::size_t>(size));
+    }
+    std::size_t begin = 0;
+    for (std::size_t end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) some.take(text.substr(begin, end - begin));
+    CHECK(some.received > 0);
+    CHECK(some.known() < sent);
+  }
 }
 
 TEST_CASE("a span whose line is too long is dropped, and that is told") {

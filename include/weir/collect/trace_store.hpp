@@ -41,7 +41,8 @@ struct TraceStoreOptions {
   std::size_t max_traces = 10'000;  ///< completed traces kept; the oldest leave first
   /// Everything kept, in bytes of memory: traces, spans, halves, and their tables. Not in it: names and keys of native spans and names of
   /// services (at most 36 MiB), and memory that traces have left, never more than there was at the peak. The oldest completed traces
-  /// leave first, then the oldest open ones. A native span with three short attributes takes about 90.
+  /// leave first, then the oldest open ones; callbacks that run before there is room for the newest span see it in addition. A native span
+  /// with three short attributes takes about 90.
   std::size_t max_bytes = 256u << 20;
   std::size_t max_trace_bytes = 64u << 20;      ///< one trace; its further spans are handed on but not kept
   std::size_t max_pending = 1'000'000;          ///< spans whose other half has not come; beyond it the oldest are given up
