@@ -208,7 +208,6 @@ struct ViewServer::Impl {
       client.pinned = count;
     }
     if (count == 0) {
-      if (client.leaving) return Sent::gone;
       client.waiting = client.blocked = false;
       return Sent::all;
     }
