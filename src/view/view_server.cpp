@@ -281,7 +281,7 @@ struct ViewServer::Impl {
     }
     if (batch.count == 0) {
       client.waiting = client.blocked = false;
-      return client.answered ? Sent::gone : Sent::all;
+      return Sent::all;
     }
     if (!client.waiting) client.waiting = true, client.progress = now;
 

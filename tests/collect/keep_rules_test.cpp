@@ -456,7 +456,8 @@ TEST_CASE("whatever the rules and the traces, what is kept is what the model kee
     INFO("seed " << seed);
     std::mt19937 random(seed);
     const std::vector<Made> spans = random_spans(random);
-    TraceStoreOptions options = keeping(random_rules(random), std::vector<double>{1, 0, 0.5}[random() % 3]);
+    TraceStoreOptions options = keeping(random_rules(random));
+    options.keep_ratio = std::vector<double>{1, 0, 0.5}[random() % 3];
     for (const Made& span : spans) {
       if (span.trace.size() < 32) {  // the model knows no part of ids that are text
         for (KeepRule& rule : options.keep) rule.part = rule.part < 1 ? 0 : 1;
