@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/command.hpp"
 #include "support/eventually.hpp"
 #include "support/process.hpp"
 #include "support/scratch_dir.hpp"
@@ -25,24 +26,10 @@ using weir::testing::ScratchDir;
 
 namespace {
 
-using Words = std::vector<std::string>;
+using Words = weir::testing::CommandPlace::Words;
 
-/// A directory that the command takes for the user's runtime directory.
-struct Place {
-  ScratchDir dir;
-  Process::Environment environment{{"XDG_RUNTIME_DIR", dir.path()}, {"WEIR_SOCKET", ""}, {"NO_COLOR", ""}};
-
-  std::string socket() const { return dir / "weir/weir.sock"; }
-
-  std::unique_ptr<Process> start(Words words) const {
-    words.insert(words.begin(), WEIR_COMMAND);
-    return std::make_unique<Process>(std::move(words), environment);
-  }
-  std::unique_ptr<Process> collect() const {
-    auto process = start({"collect", "--settle", "1ms"});
-    process->line_with(2, "listening socket=");
-    return process;
-  }
+struct Place : weir::testing::CommandPlace {
+  std::unique_ptr<Process> collect() const { return CommandPlace::collect({"--settle", "1ms"}); }
   std::string file(const std::string& name, const std::string& text) const {
     std::ofstream(dir / name) << text;
     return dir / name;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/command.hpp"
 #include "support/eventually.hpp"
 #include "support/line_socket.hpp"
 #include "support/process.hpp"
@@ -33,28 +34,8 @@ using weir::testing::ScratchDir;
 
 namespace {
 
-using Words = std::vector<std::string>;
-
-/// A directory that the command takes for the user's runtime directory.
-struct Place {
-  ScratchDir dir;
-  Process::Environment environment{{"XDG_RUNTIME_DIR", dir.path()}, {"WEIR_SOCKET", ""}, {"NO_COLOR", ""}};
-
-  std::string socket() const { return dir / "weir/weir.sock"; }
-  std::string view_socket() const { return dir / "weir/weir-view.sock"; }
-
-  std::unique_ptr<Process> start(Words words) const {
-    words.insert(words.begin(), WEIR_COMMAND);
-    return std::make_unique<Process>(std::move(words), environment);
-  }
-  /// A collector that is ready.
-  std::unique_ptr<Process> collect(Words options = {}) const {
-    options.insert(options.begin(), "collect");
-    auto process = start(std::move(options));
-    REQUIRE(process->line_with(2, "listening socket=").find(" view=") != std::string::npos);
-    return process;
-  }
-};
+using Place = weir::testing::CommandPlace;
+using Words = Place::Words;
 
 /// A program on a terminal of its own.
 class Terminal {
