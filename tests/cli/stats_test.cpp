@@ -56,6 +56,21 @@ TEST_CASE("stats tells the counters of the running collector, while it runs and 
   CHECK(last.at("store") == before.at("store"));
 }
 
+#if WEIR_HAVE_HTTPLIB
+TEST_CASE("stats tells of telemetry where it is served") {
+  CommandPlace place;
+  auto collector = place.collect({"--http", "unix:" + (place.dir / "http.sock")});
+  CHECK(stats(place).at("telemetry").at("http").at("requests") == 0);
+  auto process = place.start({"stats", "--all", "--timeout", "60s"});
+  CHECK(process->wait() == 0);
+  INFO(process->out());
+  CHECK(process->out().find("\ntelemetry\n") != std::string::npos);
+  collector->signal(SIGTERM);
+  CHECK(collector->wait() == 0);
+  CHECK(json::parse(lines_of(collector->err()).back()).at("telemetry").contains("http"));
+}
+#endif
+
 TEST_CASE("stats as a table: groups, aligned, without what is zero") {
   CommandPlace place;
   auto collector = place.collect({"--settle", "1ms"});
