@@ -120,7 +120,7 @@ TEST_CASE("10,000 connections at 256 descriptors: the collector waits without sp
   CHECK(calls_meanwhile(honest, "alone") < 50);
   {
     const auto crowd = few.suspended([&] {
-      return std::make_unique<Process>(std::vector<std::string>{WEIR_STORM_PROGRAM, dir / "s", std::to_string(storm)});
+      return std::make_unique<Process>(std::vector<std::string>{WEIR_STORM_PROGRAM, dir / "s", std::to_string(storm), "250"});
     });
     REQUIRE(crowd->line(1) == "held");
     REQUIRE(eventually([&] { return collector.stats().open_connections == 256 - 64; }));
@@ -169,7 +169,7 @@ TEST_CASE("10,000 viewers at 64 descriptors: the view server waits without spinn
   };
   LineSocket good = viewer(), stalled = viewer();
   const auto crowd = few.suspended([&] {
-    return std::make_unique<Process>(std::vector<std::string>{WEIR_STORM_PROGRAM, dir / "v", std::to_string(storm)});
+    return std::make_unique<Process>(std::vector<std::string>{WEIR_STORM_PROGRAM, dir / "v", std::to_string(storm), "100"});
   });
   REQUIRE(crowd->line(1) == "held");
   Span span;

@@ -1,5 +1,5 @@
-// Many connections: storm_program SOCKET COUNT. Makes them as fast as they are let in, keeps the newest, gives the oldest up when there is
-// no room for more, says "held", and keeps what it has until its input ends.
+// Many connections: storm_program SOCKET COUNT KEPT. Makes COUNT of them as fast as they are let in. When there is no room for more it
+// gives the oldest up, but keeps at least KEPT; then it says "held", and keeps what it has until its input ends.
 #include <unistd.h>
 #include <cstdio>
 #include <cstdlib>
@@ -9,7 +9,8 @@
 #include "net/unix_socket.hpp"
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc != 4) return 2;
+  const auto kept = std::strtoul(argv[3], nullptr, 10);
   std::deque<weir::net::Fd> held;
   for (long left = std::strtol(argv[2], nullptr, 10); left > 0;) {
     auto connected = weir::net::connect_unix(argv[1]);
@@ -20,7 +21,7 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "%s\n", connected.error().message.c_str());
       return 1;
     } else {
-      if (!held.empty()) held.pop_front();
+      if (held.size() > kept) held.pop_front();
       std::this_thread::yield();
     }
   }
