@@ -43,9 +43,10 @@ void on_a_small_stack(std::function<void()> body) {
     }
     return nullptr;
   };
-  REQUIRE(pthread_create(&thread, &attributes, run, &job) == 0);
-  pthread_join(thread, nullptr);
+  const int error = pthread_create(&thread, &attributes, run, &job);  // from here on the assertions are the thread's
+  if (error == 0) pthread_join(thread, nullptr);
   pthread_attr_destroy(&attributes);
+  REQUIRE(error == 0);
   if (job.problem) std::rethrow_exception(job.problem);
 }
 
