@@ -73,6 +73,11 @@ int fail(const std::string& why) {
   return 1;
 }
 
+/// So that who waits does not take the line from who writes.
+void pause() {
+  for (int i = 0; i < 100; ++i) __builtin_ia32_pause();
+}
+
 /// Traces of ten spans: nine with two short texts, most of them distinct, and a number, under a root.
 void emit_trace(weir::Tracer& tracer, std::uint64_t i) {
   char user[16] = "user-", order[16] = "order-";
@@ -106,7 +111,7 @@ int emit(Report& report, const std::string& socket, Row::Kind kind, std::uint64_
     if (i * 10 >= allowed) {
       const double begin = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
       do {
-        for (int pause = 0; pause < 100; ++pause) __builtin_ia32_pause();
+        pause();
         allowed = tracer.stats().delivered + most;
       } while (i * 10 + enough >= allowed);
       waited += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - begin;
@@ -150,7 +155,10 @@ int run_ring(std::uint64_t spans) {
     char record[record_bytes] = {};
     std::uint64_t seen = 0;
     for (std::uint64_t at = 0; at < end; at += record_bytes) {
-      while (at + record_bytes - seen > BareRing::capacity) seen = ring.tail.load(std::memory_order_acquire);
+      while (at + record_bytes - seen > BareRing::capacity) {
+        pause();
+        seen = ring.tail.load(std::memory_order_acquire);
+      }
       std::memcpy(record, &at, sizeof at);
       std::memcpy(ring.data + at % BareRing::capacity, record, sizeof record);
       ring.head.store(at + record_bytes, std::memory_order_release);
@@ -163,11 +171,15 @@ int run_ring(std::uint64_t spans) {
   const double cpu = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
   for (std::uint64_t at = 0; at < end;) {
     std::uint64_t size = ring.head.load(std::memory_order_acquire) - at;
+    if (size == 0) {
+      pause();
+      continue;
+    }
     size = std::min({size, std::uint64_t{sizeof block}, BareRing::capacity - at % BareRing::capacity});
     std::memcpy(block, ring.data + at % BareRing::capacity, size);
     asm volatile("" : : "r"(block) : "memory");
     at += size;
-    if (size != 0) ring.tail.store(at, std::memory_order_release);
+    ring.tail.store(at, std::memory_order_release);
   }
   print(spans, std::chrono::duration<double>(Clock::now() - begin).count(), 0, cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu, 0);
   ::waitpid(writer, nullptr, 0);
