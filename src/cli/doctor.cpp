@@ -231,7 +231,7 @@ Finding library(bool there, const std::string& without, const std::string& packa
 
 Finding cli11() { return {State::ok, "built with " CLI11_VERSION, ""}; }
 Finding httplib() { return library(WEIR_HAVE_HTTPLIB, "`weir collect --http`", "libcpp-httplib-dev"); }
-Finding sqlite() { return library(WEIR_HAVE_SQLITE3, "`weir collect --telemetry-db`", "libsqlite3-dev"); }
+Finding sqlite() { return library(WEIR_HAVE_SQLITE3, "`weir collect --db`, no --telemetry-db", "libsqlite3-dev"); }
 Finding curl() { return library(WEIR_HAVE_CURL, "HttpTransport", "libcurl4-openssl-dev"); }
 #if WEIR_HAVE_SIMDJSON
 Finding simdjson() { return library(true, "", ""); }
