@@ -133,25 +133,28 @@ TEST_CASE("10,000 connections at 256 descriptors: the collector waits without sp
   CHECK(collector.stats().connections >= static_cast<std::uint64_t>(storm));
   CHECK(calls_meanwhile(honest, "alone again") < 50);
 
-  // Others have the descriptors: fewer connections than allowed, and yet none can be let in.
-  LineSocket late = [&] {
-    std::vector<net::Fd> hoard;
-    for (net::Fd fd(::dup(0)); fd; fd = net::Fd(::dup(0))) hoard.push_back(std::move(fd));
-    hoard.pop_back();
-    LineSocket waiting = LineSocket::connect(dir / "s");  // with the last one
-    const std::uint64_t pauses = collector.stats().listener_pauses;
-    REQUIRE(eventually([&] { return collector.stats().listener_pauses > pauses; }));
-    CHECK(calls_meanwhile(honest, "nothing left") < 100);
-    return waiting;
-  }();
-  const std::uint64_t before = traces;
-  REQUIRE(late.send(span_lines("late")));
-  CHECK(eventually([&] { return traces > before; }));
+  if (!weir::testing::sanitized) {  // UBSan takes a descriptor when it meets a type for the first time
+    // Others have the descriptors: fewer connections than allowed, and yet none can be let in.
+    LineSocket late = [&] {
+      std::vector<net::Fd> hoard;
+      for (net::Fd fd(::dup(0)); fd; fd = net::Fd(::dup(0))) hoard.push_back(std::move(fd));
+      hoard.pop_back();
+      LineSocket waiting = LineSocket::connect(dir / "s");  // with the last one
+      const std::uint64_t pauses = collector.stats().listener_pauses;
+      REQUIRE(eventually([&] { return collector.stats().listener_pauses > pauses; }));
+      CHECK(calls_meanwhile(honest, "nothing left") < 100);
+      return waiting;
+    }();
+    const std::uint64_t before = traces;
+    REQUIRE(late.send(span_lines("late")));
+    CHECK(eventually([&] { return traces > before; }));
+  }
   stop.request_stop();
   server.join();
 }
 
 TEST_CASE("10,000 viewers at 64 descriptors: the view server waits without spinning, and the first one misses nothing") {
+  if (weir::testing::sanitized) return;  // as above
   FewDescriptors few(64);
   ScratchDir dir;
   ViewServer view(dir / "v", {.max_queued_bytes = 64u << 10, .stall_limit = 300ms, .logger = &silent});

@@ -3,10 +3,10 @@
 //
 //   collector.on_span_complete([&](std::string_view, const weir::Span& span) { view.broadcast(span); });
 //
-//   broadcast() ─one shared line─▶ a bounded queue per viewer ─sent by the thread in serve()─▶ socket
+//   broadcast() ─▶ one log of lines, a place in it per viewer ─sent by the thread in serve(), many at once─▶ socket
 //   created ─listen()─▶ listening ─serve()─▶ serving ─stop requested or close()─▶ closed (socket removed)
 //
-// A viewer that does not read costs a bounded queue and nobody else anything: beyond `max_queued_bytes` its oldest lines
+// A viewer that does not read costs a bounded piece of that log and nobody else anything: beyond `max_queued_bytes` its oldest lines
 // go, whole, and it is told how many with a line ["dropped",n]; one that accepts no byte for `stall_limit` is disconnected.
 // A viewer may ask for the past: with ["last",n] as its first line it gets the spans of the newest n traces before what
 // comes. Who sends ["stats"] as its first line is no viewer: it gets the counters, in one line, and is disconnected. What else
