@@ -5,6 +5,7 @@
 //   lock order: taking ─▶ mutex ─▶ the registry of cells. What at_emit was given runs outside of all three.
 
 #include <array>
+#include <bitset>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -118,6 +119,7 @@ class TableBuffer final : public Buffer, private ForkMember {
     std::array<std::uint32_t, batch> slots;
     std::array<std::int64_t, batch> sums;
     HistogramTotals totals;
+    std::bitset<4'096> late;  // of the hashes of keys of which the payload has what came late
   };
   static constexpr std::size_t item_bytes = 64, max_remote_keys = 10'000, max_logged_keys = 1'000, max_cell_keys = 4'096,
                                max_remembered_bytes = 256;

@@ -93,7 +93,7 @@ Payload TableBuffer::take(bool keep) {
     for (TableEntry* entry = leaving_; entry != nullptr; entry = entry->next_leaving) {
       const auto other = entries_.find(entry->key);
       const bool numbers = other != entries_.end(), barred = numbers && other->second->pinned;
-      const bool waits = numbers ? barred || other->second->cycle == cycle_ : values_.find(entry->key) != values_.end();
+      const bool waits = barred || (numbers && other->second->cycle == cycle_) || values_.find(entry->key) != values_.end();
       readings.push_back({entry, false, is_disabled(entry->key) || !keep, waits, barred, is_idle(*entry), true});
     }
     leaving_ = nullptr;  // retire() puts back who has to stay
@@ -126,6 +126,10 @@ void TableBuffer::read(std::span<Reading> readings, Scratch& scratch, std::vecto
     cell_registry().sum(scratch.slots.data(), scratch.sums.data(), count);
     for (std::size_t i = 0; i < count; ++i) {
       Reading& reading = readings[from + i];
+      // A key is in a payload once: of several entries that have something late, one at a time.
+      const std::size_t late = std::hash<std::string>()(reading.entry->key) % scratch.late.size();
+      if (reading.left && scratch.late[late]) reading.waits = true;
+      const std::size_t before = items.size();
       WEIR_TRY {
         if (!reading.waits || reading.dropped)
           read_one(reading, scratch.sums[i], scratch.totals, items);
@@ -133,6 +137,7 @@ void TableBuffer::read(std::span<Reading> readings, Scratch& scratch, std::vecto
           reading.more = has_more(*reading.entry, scratch.sums[i], scratch.totals);
       }
       WEIR_CATCH_ALL { reading.more = true; }
+      if (items.size() != before && !reading.claimed) scratch.late.set(late);
     }
   }
 }
