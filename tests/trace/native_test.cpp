@@ -293,6 +293,8 @@ TEST_CASE("a stopped collector costs the service nothing, and gets what was writ
   { ScopedSpan span = tracer.enter("x"); }
   REQUIRE(tracer.flush(20s).pending == 0);
   ::kill(other, SIGSTOP);
+  int status = 0;
+  REQUIRE(::waitpid(other, &status, WUNTRACED) == other);  // from here on it is
   for (int i = 0; i < 1000; ++i) ScopedSpan span = tracer.enter("x");
   const auto begin = std::chrono::steady_clock::now();
   const FlushResult stopped = tracer.stop(100ms);
@@ -301,7 +303,6 @@ TEST_CASE("a stopped collector costs the service nothing, and gets what was writ
   CHECK(tracer.stats().dropped() == 0);
   check_invariant(tracer.stats());
   ::kill(other, SIGCONT);
-  int status = 0;
   ::waitpid(other, &status, 0);
   CHECK(status == 0);
   CHECK(eventually([&] { return tracer.stats().in_flight == 0; }));
