@@ -185,7 +185,8 @@ void add_keep_options(CLI::App& app, weir::TraceStoreOptions& store) {
   };
   add_rule("--keep", 1,
            "keep completed traces for which this holds: error, duration>=250ms, name=GLOB (of the root), service=GLOB, KEY=GLOB (an "
-           "attribute), or several with && between; can be repeated, the first --keep or --drop that holds decides (default: all)");
+           "attribute), or several with && between; can be repeated, the first --keep or --drop that holds decides; what becomes of "
+           "all others, --keep-ratio says (default: all)");
   add_rule("--drop", 0, "do not print, keep or replay completed traces for which this holds; viewers see their spans (default: none)");
   add(app, "--keep-ratio", store.keep_ratio, weir::cli::parse_ratio, "RATIO", "1",
       "keep this part, from 0 to 1, of the traces for which no --keep or --drop holds; by trace id, as samplers do");
@@ -206,6 +207,14 @@ CLI::App& add_doctor(CLI::App& app, bool& json) {
   doctor.add_flag("--json", json, "one line of JSON (default: a line for each check)");
   doctor.footer("Exit codes: 0 services can be traced here, 1 they cannot, 2 wrong usage. Nothing that it makes stays.");
   return doctor;
+}
+
+/// Throws CLI::ValidationError if the rules change nothing.
+void check_keep_options(const weir::TraceStoreOptions& store) {
+  const bool drops =
+      store.keep_ratio < 1 || std::any_of(store.keep.begin(), store.keep.end(), [](const auto& rule) { return rule.part < 1; });
+  if (store.keep.empty() || drops) return;
+  throw CLI::ValidationError("--keep", "all other traces are kept, too; say with --keep-ratio 0 or with --drop which are not");
 }
 
 std::string one_line(std::string text) {
@@ -264,6 +273,7 @@ int dispatch(std::vector<std::string> arguments) {
     if (separated && !command.empty()) command.push_back("--");
     command.insert(command.end(), behind.begin(), behind.end());
     if (separated && !run.parsed()) throw CLI::ExtrasError({"--"});
+    check_keep_options((run.parsed() ? run_settings : collect_settings).collector.store);
     if (run.parsed()) {
       if (command.empty()) throw CLI::RequiredError("A command, as in weir run -- COMMAND,");
       if (command.front().starts_with('-') && !run.remaining().empty()) throw CLI::ExtrasError({command.front()});

@@ -139,6 +139,17 @@ Error failure(std::string message);
 /// "<doing>: " and why, for people.
 Error explain(const std::string& doing, const Refused& refused);
 
+/// What the call returns. Refused: std::errc::no_space_on_device or io_error, "<doing>: " and why.
+template <class T, class Call>
+Result<T> attempt(const std::string& doing, Call call) {
+  try {
+    return call();
+  } catch (const Refused& refused) {
+    const bool full = (refused.code & 0xff) == SQLITE_FULL;
+    return Error{std::make_error_code(full ? std::errc::no_space_on_device : std::errc::io_error), doing + ": " + refused.message};
+  }
+}
+
 /// Opens the file, or makes it with mode 0600, in WAL mode. One that is not of this format is an error that begins with `doing`, and
 /// is left as it is.
 Result<void> open_database(Database& database, const std::string& path, const std::string& doing, const Format& format);

@@ -158,13 +158,7 @@ class SqliteBackend final : public TelemetryBackend {
 
   template <class T, class Call>
   Result<T> guarded(const char* doing, Call call) {
-    try {
-      return call();
-    } catch (const Refused& refused) {
-      const bool full = (refused.code & 0xff) == SQLITE_FULL;
-      return Error{std::make_error_code(full ? std::errc::no_space_on_device : std::errc::io_error),
-                   std::string("cannot ") + doing + " the telemetry database '" + options_.path + "': " + refused.message};
-    }
+    return attempt<T>(std::string("cannot ") + doing + " the telemetry database '" + options_.path + "'", call);
   }
 
   TelemetryTotals current_totals() {

@@ -103,13 +103,7 @@ class SqliteRows final : public TraceRows {
  private:
   template <class T, class Call>
   Result<T> guarded(const char* doing, Call call) {
-    try {
-      return call();
-    } catch (const Refused& refused) {
-      const bool full = (refused.code & 0xff) == SQLITE_FULL;
-      return Error{std::make_error_code(full ? std::errc::no_space_on_device : std::errc::io_error),
-                   std::string("cannot ") + doing + " the trace database '" + path_ + "': " + refused.message};
-    }
+    return attempt<T>(std::string("cannot ") + doing + " the trace database '" + path_ + "'", call);
   }
 
   static void bind(Statement& statement, const TraceRow& row) {

@@ -47,7 +47,7 @@ class Reader final : public nlohmann::json_sax<json> {
   }
   bool binary(json::binary_t&) override { return false; }
   bool start_object(std::size_t) override {
-    in_object_ = depth_ == 1;
+    if (depth_ == 1) in_object_ = true;
     return open();
   }
   bool key(std::string& given) override {

@@ -145,6 +145,8 @@ TEST_CASE("stats and doctor say what they take, and what is wrong with the rest"
       {Words{"stats", "now"}, "now"},
       {Words{"doctor", "--all"}, "--all"},
       {Words{"collect", "--keep", "slow"}, "duration>=250ms"},
+      {Words{"collect", "--keep", "error"}, "--keep-ratio 0"},
+      {Words{"run", "--keep", "error", "--", "true"}, "--keep-ratio 0"},
       {Words{"collect", "--keep", "error", "--keep", "duration>=soon"}, "'soon'"},
       {Words{"collect", "--drop"}, "--drop"},
       {Words{"collect", "--keep-ratio", "10%"}, "from 0 to 1"},

@@ -92,6 +92,14 @@ TEST_CASE("the native format, by hand") {
   CHECK(refused(collector) == 0);
 }
 
+TEST_CASE("what a hello has beside what is known is passed over, however deep it is") {
+  Running collector;
+  NativeClient client(collector.path(), R"(["weir",1,{"host":{"name":"a","native":9,"ids":[1,{"memory":false}]},"tags":[[],{}],)"
+                                        R"("service":"shop","native":1,"memory":true},{"later":{}},["and","more"]])");
+  CHECK(client.answer() == "[\"weir\",1,{\"native\":1,\"memory\":true}]\n");
+  CHECK(refused(collector) == 0);
+}
+
 TEST_CASE("a service that may not share memory is told so") {
   CollectorOptions options;
   options.shared_memory = false;

@@ -13,6 +13,7 @@
 #include "support/eventually.hpp"
 #include "support/line_socket.hpp"
 #include "support/running_collector.hpp"
+#include "support/running_view_server.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/view/view_client.hpp"
 #include "weir/view/view_server.hpp"
@@ -24,43 +25,25 @@ using weir::ViewClient;
 using weir::ViewServer;
 using weir::ViewServerOptions;
 using weir::ViewServerStats;
+using weir::testing::check_balance;
 using weir::testing::eventually;
 using weir::testing::LineSocket;
 using weir::testing::ScratchDir;
 
 namespace {
 
-/// A view server with a thread that serves it.
-class Running {
- public:
-  explicit Running(std::function<std::string()> source, ViewServerOptions options = {}) : server_(dir_ / "view.sock", quiet(options)) {
-    server_.on_stats(std::move(source));
-    server_.on_replay([](std::size_t, std::size_t) { return weir::Replay{}; });
-    REQUIRE(server_.listen());
-    thread_ = std::thread([this] { (void)server_.serve(stop_.token()); });
-  }
-  ~Running() {
-    stop_.request_stop();
-    thread_.join();
-  }
-  ViewServer* operator->() { return &server_; }
-  const std::string& path() const { return server_.socket_path(); }
-  LineSocket viewer() {
-    const std::uint64_t before = server_.stats().clients;
-    LineSocket socket = LineSocket::connect(path());
-    REQUIRE(eventually([&] { return server_.stats().clients == before + 1; }));
-    return socket;
-  }
+struct Running : weir::testing::RunningViewServer {
+  explicit Running(std::function<std::string()> source, ViewServerOptions options = {})
+      : RunningViewServer(quiet(std::move(options)), [&](ViewServer& server) {
+          server.on_stats(std::move(source));
+          server.on_replay([](std::size_t, std::size_t) { return weir::Replay{}; });
+        }) {}
 
  private:
   static ViewServerOptions quiet(ViewServerOptions options) {
     options.logger = &weir::testing::silent;
     return options;
   }
-  ScratchDir dir_;
-  ViewServer server_;
-  StopSource stop_;
-  std::thread thread_;
 };
 
 Span numbered(std::uint64_t number, std::size_t padding = 0) {
@@ -70,8 +53,6 @@ Span numbered(std::uint64_t number, std::size_t padding = 0) {
   if (padding > 0) span.attrs["padding"] = std::string(padding, 'x');
   return span;
 }
-
-void check_balance(const ViewServerStats& stats) { CHECK(stats.queued == stats.sent + stats.dropped + stats.abandoned + stats.waiting); }
 
 /// A server that answers the first client with `data` and closes, or with `stay` goes after it. (Its thread asserts nothing: only the
 /// test's own may.)

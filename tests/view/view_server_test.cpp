@@ -15,6 +15,7 @@
 #include "support/catch.hpp"
 #include "support/eventually.hpp"
 #include "support/line_socket.hpp"
+#include "support/running_view_server.hpp"
 #include "support/scratch_dir.hpp"
 
 using namespace std::chrono_literals;
@@ -24,47 +25,20 @@ using weir::StopSource;
 using weir::ViewServer;
 using weir::ViewServerOptions;
 using weir::ViewServerStats;
+using weir::testing::check_balance;
 using weir::testing::eventually;
 using weir::testing::LineSocket;
 using weir::testing::ScratchDir;
 
 namespace {
 
-/// A listening view server with a thread that serves it.
-class Running {
- public:
+struct Running : weir::testing::RunningViewServer {
   using Source = std::function<weir::Replay(std::size_t, std::size_t)>;
 
-  explicit Running(ViewServerOptions options = {}, Source source = {}) : server_(dir_ / "view.sock", std::move(options)) {
-    if (source) server_.on_replay(std::move(source));
-    REQUIRE(server_.listen());
-    thread_ = std::thread([this] { served_ = static_cast<bool>(server_.serve(stop_.token())); });
-  }
-  ~Running() {
-    stop_.request_stop();
-    thread_.join();
-  }
-
-  ViewServer& operator*() { return server_; }
-  ViewServer* operator->() { return &server_; }
-  const std::string& path() const { return server_.socket_path(); }
-  void stop() { stop_.request_stop(); }
-  bool served() const { return served_; }
-
-  /// A viewer that the server knows of.
-  LineSocket viewer() {
-    const std::uint64_t before = server_.stats().clients;
-    LineSocket socket = LineSocket::connect(path());
-    REQUIRE(eventually([&] { return server_.stats().clients == before + 1; }));
-    return socket;
-  }
-
- private:
-  ScratchDir dir_;
-  ViewServer server_;
-  StopSource stop_;
-  std::atomic<bool> served_{false};
-  std::thread thread_;
+  explicit Running(ViewServerOptions options = {}, Source source = {})
+      : RunningViewServer(std::move(options), [&](ViewServer& server) {
+          if (source) server.on_replay(std::move(source));
+        }) {}
 };
 
 /// Lines differ to their end, so that one pieced together from two shows.
@@ -78,8 +52,6 @@ Span numbered(std::uint64_t number, std::size_t padding = 0) {
   if (padding > 0) span.attrs["padding"] = std::string(padding, letter(number));
   return span;
 }
-
-void check_balance(const ViewServerStats& stats) { CHECK(stats.queued == stats.sent + stats.dropped + stats.abandoned + stats.waiting); }
 
 /// What a viewer has learnt: numbers in order, and how many it missed.
 struct Tally {
