@@ -72,12 +72,9 @@ class Taker {
               kept.push_back(std::move(payload));
             else
               totals_.add(payload);
-            if (kept.size() > random() % 4) {
-              telemetry_.merge_back(std::move(kept.front()));
-              kept.erase(kept.begin());
-            }
+            if (kept.size() > random() % 4) merge_newest(kept);
           }
-          for (Payload& payload : kept) telemetry_.merge_back(std::move(payload));
+          while (!kept.empty()) merge_newest(kept);
         }) {}
   void finish() {
     stop_ = true;
@@ -86,6 +83,11 @@ class Taker {
   }
 
  private:
+  void merge_newest(std::vector<Payload>& kept) const {
+    telemetry_.merge_back(std::move(kept.back()));
+    kept.pop_back();
+  }
+
   const Telemetry& telemetry_;
   Totals& totals_;
   std::atomic<bool> stop_{false};

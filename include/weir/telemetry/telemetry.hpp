@@ -179,8 +179,8 @@ class Telemetry {
   /// Empties the buffer into a payload, after what at_emit was given has been called. Throws std::bad_alloc, and has then taken
   /// nothing; what there is no memory for later is in the next one.
   Payload take() const;  // weir/telemetry/payload.hpp
-  /// Puts back what could not be sent: counters add, sets add, lists are put in front, histograms merge, of what was set the
-  /// newer stays. Within the bounds; what is there already stays.
+  /// Puts back what could not be sent: counters add, sets add, lists are put in front, histograms merge, of what was set
+  /// what is there stays, being newer; so of several payloads put back the newest first. Within the bounds.
   void merge_back(Payload payload) const noexcept;
   /// Empties the buffer. Throws std::bad_alloc.
   void reset() const;
