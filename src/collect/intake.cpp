@@ -70,22 +70,25 @@ Intake::Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mu
       logger_(logger),
       native_(options.native),
       shared_memory_(options.shared_memory),
+      max_line_(options.max_line),
       bounds_{options.max_rings, options.max_ring_bytes},
       budget_(budget),
       buffer_(std::make_unique<RingReader::Buffer>()) {}
 
-bool Intake::take(std::string_view line, Source& source, TimePoint now) {
+bool Intake::take(std::string_view line, std::string_view& following, Source& source, TimePoint now) {
   ++stats_.lines;
   const std::size_t begin = line.find_first_not_of(" \t\r");
   if (begin == std::string_view::npos) return refuse(stats_.rejected_malformed, "empty", line, source, now);
+  const std::size_t behind = following.size();
   try {
-    return line[begin] == '[' ? take_control(line, source, now) : take_event(line, source, now);
+    return line[begin] == '[' ? take_control(line, source, now) : take_event(line, following, source, now);
   } catch (const std::bad_alloc&) {
+    if (following.size() != behind) ++stats_.rejected_no_room;  // two lines
     return refuse(stats_.rejected_no_room, "out of memory", {}, source, now);
   }
 }
 
-bool Intake::take_event(std::string_view line, Source& source, TimePoint now) {
+bool Intake::take_event(std::string_view line, std::string_view& following, Source& source, TimePoint now) {
   const Result<const EventView*> decoded = decoder_.decode(line);
   if (!decoded) {
     const bool malformed = decoded.error().code == std::errc::bad_message;
@@ -96,9 +99,15 @@ bool Intake::take_event(std::string_view line, Source& source, TimePoint now) {
     return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, source, now);
   }
   if (decoder_.repaired()) ++stats_.repaired_utf8;
-  if (event.type == EventType::span_end) GapTracker::read_spans(source.place, 1);
   if (!source.service_id) source.service_id = store_.intern_service(source.service);
-  store_.apply(event, *source.service_id, now);
+  const EventView* const end = decoder_.decode_end(following, max_line_);
+  if (end != nullptr) {
+    ++stats_.lines;
+    store_.apply(event, *end, *source.service_id, now);
+  } else {
+    store_.apply(event, *source.service_id, now);
+  }
+  if (end != nullptr || event.type == EventType::span_end) GapTracker::read_spans(source.place, 1);
   return true;
 }
 

@@ -66,8 +66,9 @@ class Intake {
   Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const LossCallback& on_loss,
          const CollectorOptions& options, net::BufferBudget& budget, Logger& logger);
 
-  /// Takes one line of a connection. False if it was refused.
-  bool take(std::string_view line, Source& source, TimePoint now);
+  /// Takes one line of a connection, and from `following`, what came behind it, the next one too, if they are a start and its end.
+  /// False if it was refused.
+  bool take(std::string_view line, std::string_view& following, Source& source, TimePoint now);
   /// Counts a line that never came in whole.
   void refuse_too_long(const Source& source, TimePoint now);
   void refuse_no_room(const Source& source, TimePoint now);
@@ -81,7 +82,7 @@ class Intake {
   void ended(Source& source, TimePoint now);
 
  private:
-  bool take_event(std::string_view line, Source& source, TimePoint now);
+  bool take_event(std::string_view line, std::string_view& following, Source& source, TimePoint now);
   bool take_control(std::string_view line, Source& source, TimePoint now);
   void take_hello(const ControlLine& hello, Source& source);
   void take_drops(const ControlLine& line, const Source& source, TimePoint now);
@@ -97,6 +98,7 @@ class Intake {
   LogLimiter drops_limiter_;
   GapTracker gaps_;
   const bool native_, shared_memory_;
+  const std::size_t max_line_;
   NativeBounds bounds_;
   net::BufferBudget& budget_;
   std::unique_ptr<RingReader::Buffer> buffer_;

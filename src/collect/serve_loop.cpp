@@ -205,7 +205,7 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
       }
       std::string_view line;
       switch (connection.lines.next(data, line)) {
-        case net::LineSplitter::Got::line: useful |= intake_.take(line, connection.source, now); break;
+        case net::LineSplitter::Got::line: useful |= intake_.take(line, data, connection.source, now); break;
         case net::LineSplitter::Got::nothing: break;
         case net::LineSplitter::Got::too_long: intake_.refuse_too_long(connection.source, now); break;
         case net::LineSplitter::Got::no_room: intake_.refuse_no_room(connection.source, now); break;
@@ -269,10 +269,10 @@ void ServeLoop::drain_rings(TimePoint now) {
 
 /// The last line, which may have come without its newline.
 void ServeLoop::take_rest(Connection& connection, TimePoint now) {
-  std::string_view line;
+  std::string_view line, nothing;
   if (connection.lines.finish(line) != net::LineSplitter::Got::line) return;
   const std::lock_guard locked(core_.serving);
-  (void)intake_.take(line, connection.source, now);
+  (void)intake_.take(line, nothing, connection.source, now);
 }
 
 void ServeLoop::close(int fd) {

@@ -114,6 +114,27 @@ struct SpanStore::Impl : private TraceMemory {
     enforce_bounds();
   }
 
+  /// As if they came one by one, but the start is not put aside for the time between.
+  void apply(const EventView& start, const EventView& end, std::uint32_t service) {
+    KeptTrace& trace = trace_of(ref(start.trace_id), service, start.time);
+    take_apart(start, parts_);
+    const std::uint64_t hash = hash_of(parts_.id);
+    if (find_half(trace, parts_.id, hash) != nullptr || contains(trace, parts_.id, hash)) {
+      apply(start, service);
+      apply(end, service);
+      return;
+    }
+    stats.events += 2;
+    touch(trace, std::max(start.time, end.time));
+    half_parts_.end = end.time;
+    take_apart(end.attributes, half_parts_.attributes);
+    untie(parts_);
+    join(parts_, half_parts_);
+    finish(trace, hash, parts_);
+    update_settling(trace);
+    enforce_bounds();
+  }
+
   void apply(const PackedSpan& span, std::uint32_t service) {
     KeptTrace& trace = trace_of({span.trace_id.high, span.trace_id.low, TraceIdForm::hex32, {}}, service, span.start_time);
     touch(trace, std::max(span.start_time, span.end_time));
@@ -307,17 +328,21 @@ struct SpanStore::Impl : private TraceMemory {
     out.kind = event.kind;
     out.start = starts ? event.time : Timestamp{};
     out.end = starts ? Timestamp{} : event.time;
-    out.attributes.clear();
+    take_apart(event.attributes, out.attributes);
+  }
+  void take_apart(std::span<const AttributeView> attributes, std::vector<AttributeRef>& out) {
+    const std::size_t most = options.max_attribute_bytes;
+    out.clear();
     bool long_keys = false;
-    for (const auto& [key, value] : event.attributes) {
-      AttributeRef& each = out.attributes.emplace_back();
+    for (const auto& [key, value] : attributes) {
+      AttributeRef& each = out.emplace_back();
       each.key.text = key;
       each.text = value;
       if (cut(each.text, most)) ++stats.cut_attributes;
       long_keys |= key.size() > most;
     }
-    if (long_keys || out.attributes.size() > options.max_attributes) limit(out.attributes);
-    for (AttributeRef& each : out.attributes) each.key = common(each.key.text);
+    if (long_keys || out.size() > options.max_attributes) limit(out);
+    for (AttributeRef& each : out) each.key = common(each.key.text);
   }
   /// As an id, if it is one of those that come again and again.
   TextRef common(std::string_view text) {
@@ -735,6 +760,15 @@ struct SpanStore::Impl : private TraceMemory {
     Impl& impl_;
     Half* half_;
   };
+  /// Adds to a start what its end says, which knows better.
+  void join(SpanParts& start, SpanParts& end) {
+    start.end = end.end;
+    if (!end.attributes.empty()) {
+      merge(end.attributes, start.attributes);
+      start.attributes.swap(end.attributes);
+    }
+    clamp_duration(start);
+  }
   void apply_start(KeptTrace& trace, bool known, Half* half, std::uint64_t hash, SpanParts& start) {
     if (known && (half == nullptr || half->state != State::ended)) {
       ++stats.duplicates;
@@ -747,10 +781,7 @@ struct SpanStore::Impl : private TraceMemory {
     }
     const Detached end_half(*this, *half);
     read_half(*half, half_parts_, half_bytes_);
-    start.end = half_parts_.end;
-    merge(half_parts_.attributes, start.attributes);  // the end knows better than the start
-    start.attributes.swap(half_parts_.attributes);
-    clamp_duration(start);
+    join(start, half_parts_);
     finish(trace, hash, start);
   }
   void apply_end(KeptTrace& trace, bool known, Half* half, std::uint64_t hash, SpanParts& end) {
@@ -766,10 +797,7 @@ struct SpanStore::Impl : private TraceMemory {
     const Detached start_half(*this, *half);
     SpanParts& whole = half_parts_;
     read_half(*half, whole, half_bytes_);
-    whole.end = end.end;
-    merge(end.attributes, whole.attributes);
-    end.attributes.swap(whole.attributes);
-    clamp_duration(whole);
+    join(whole, end);
     if (waited) {
       finish(trace, hash, whole);
     } else {  // it was handed on already; now it is known as it was
@@ -988,7 +1016,7 @@ struct SpanStore::Impl : private TraceMemory {
     } else {
       char number[sizeof attribute.number];
       std::memcpy(number, &attribute.number, sizeof number);
-      append_value(out, RecordAttribute{0, attribute.type, {number, sizeof number}});
+      append_value(out, RecordAttribute{0, attribute.type, number, sizeof number});
     }
   }
   std::vector<Span> complete_spans(const KeptTrace& trace, const std::string& trace_id) const {
@@ -1077,6 +1105,11 @@ void SpanStore::apply_unfinished(const PackedSpan& span, std::uint32_t service, 
 void SpanStore::apply(const EventView& event, std::uint32_t service, TimePoint now) {
   impl_->advance(now);
   impl_->apply(event, service);
+}
+
+void SpanStore::apply(const EventView& start, const EventView& end, std::uint32_t service, TimePoint now) {
+  impl_->advance(now);
+  impl_->apply(start, end, service);
 }
 
 void SpanStore::apply(const Event& event, std::string_view service, TimePoint now) {

@@ -44,6 +44,8 @@ class SpanStore {
   void apply_open(const PackedSpan& span, std::uint32_t service, TimePoint now);
   /// The same for a span whose end can never come: it is given up at once, unless it is complete.
   void apply_unfinished(const PackedSpan& span, std::uint32_t service, TimePoint now);
+  /// The same as two events. Requires: a start, and an end of the same span.
+  void apply(const EventView& start, const EventView& end, std::uint32_t service, TimePoint now);
   /// See TraceStore.
   void apply(const EventView& event, std::uint32_t service, TimePoint now);
   void apply(const Event& event, std::string_view service, TimePoint now);

@@ -19,16 +19,25 @@ namespace {
 constexpr std::size_t compared_at_most = 16;  // keys that are compared each with each
 constexpr std::size_t kept_at_most = 4096;    // attributes that there is room for from one line to the next
 
+}  // namespace
+
 /// Walks over a line. What it does not know it does not take.
 class PlainReader {
  public:
-  explicit PlainReader(std::string_view line) noexcept : at_(line.data()), end_(at_ + line.size()) {}
+  explicit PlainReader(std::string_view line) noexcept : begin_(line.data()), at_(begin_), end_(begin_ + line.size()) {}
+
+  std::size_t taken() const noexcept { return static_cast<std::size_t>(at_ - begin_); }
 
   bool at_end() const noexcept { return at_ == end_; }
   template <std::size_t Size>
   bool skip(const char (&text)[Size]) noexcept {
     if (static_cast<std::size_t>(end_ - at_) < Size - 1 || std::memcmp(at_, text, Size - 1) != 0) return false;
     at_ += Size - 1;
+    return true;
+  }
+  bool skip(std::string_view text) noexcept {
+    if (!std::string_view(at_, static_cast<std::size_t>(end_ - at_)).starts_with(text)) return false;
+    at_ += text.size();
     return true;
   }
   /// The rest of a string, and its closing quote.
@@ -85,9 +94,21 @@ class PlainReader {
     return beyond == 0;
   }
 
+  const char* const begin_;
   const char* at_;
   const char* const end_;
 };
+
+namespace {
+
+bool has_equal_keys(std::span<const AttributeView> attributes) noexcept {
+  for (std::size_t i = 1; i < attributes.size(); ++i) {
+    for (std::size_t before = 0; before < i; ++before) {
+      if (attributes[before].key == attributes[i].key) return true;
+    }
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -119,45 +140,78 @@ Result<const EventView*> EventDecoder::decode(std::string_view line) {
 const EventView* EventDecoder::decode_plain(std::string_view line) {
   give_back();
   repaired_ = false;
+  plain_start_ = false;
+  if (!read_plain(line, event_, attributes_)) return nullptr;
+  plain_start_ = event_.type == EventType::span_start;
+  return &event_;
+}
+
+const EventView* EventDecoder::decode_end(std::string_view& data, std::size_t max_line) {
+  if (!plain_start_) return nullptr;
+  PlainReader in(data.substr(0, std::min(data.size(), max_line) + 1));
+  if (!in.skip("{\"type\":1,\"span_id\":\"") || !in.skip(event_.span_id) || !in.skip("\",\"trace_id\":\"") || !in.skip(event_.trace_id) ||
+      !in.skip("\",\"name\":\"\",\"kind\":0,\"time\":\""))
+    return nullptr;
+  end_attributes_.clear();
+  if (!read_time_and_attributes(in, end_, end_attributes_) || !in.skip("\n")) return nullptr;
+  end_.type = EventType::span_end;
+  end_.span_id = event_.span_id;
+  end_.trace_id = event_.trace_id;
+  data.remove_prefix(in.taken());
+  return &end_;
+}
+
+bool EventDecoder::read_plain(std::string_view line, EventView& event, Attributes& attributes) {
   PlainReader in(line);
-  EventView& event = event_;
-  std::string_view time;
   std::int32_t kind = 0;
   if (in.skip("{\"type\":0,\"span_id\":\"")) {
     event.type = EventType::span_start;
   } else if (in.skip("{\"type\":1,\"span_id\":\"")) {
     event.type = EventType::span_end;
   } else {
-    return nullptr;
+    return false;
   }
-  if (!in.text(event.span_id) || !in.skip(",\"trace_id\":\"") || !in.text(event.trace_id)) return nullptr;
+  if (!in.text(event.span_id) || !in.skip(",\"trace_id\":\"") || !in.text(event.trace_id)) return false;
   event.parent_id = {};
-  if (in.skip(",\"parent_id\":\"") && !in.text(event.parent_id)) return nullptr;
-  if (!in.skip(",\"name\":\"") || !in.text(event.name)) return nullptr;
-  if (!in.skip(",\"kind\":") || !in.number(kind)) return nullptr;
-  if (!in.skip(",\"time\":\"") || !in.text(time)) return nullptr;
+  if (in.skip(",\"parent_id\":\"") && !in.text(event.parent_id)) return false;
+  if (!in.skip(",\"name\":\"") || !in.text(event.name)) return false;
+  if (!in.skip(",\"kind\":") || !in.number(kind)) return false;
+  if (!in.skip(",\"time\":\"") || !read_time_and_attributes(in, event, attributes)) return false;
+  event.kind = static_cast<SpanKind>(kind);
+  return in.at_end() && !event.span_id.empty() && !event.trace_id.empty();
+}
+
+/// What is left of a line.
+bool EventDecoder::read_time_and_attributes(PlainReader& in, EventView& event, Attributes& attributes) {
+  std::string_view time;
+  if (!in.text(time)) return false;
   if (in.skip(",\"attrs\":{") && !in.skip("}")) {
     do {
       AttributeView attribute;
-      if (!in.skip("\"") || !in.text(attribute.key) || !in.skip(":\"") || !in.text(attribute.value)) return nullptr;
-      attributes_.push_back(attribute);
+      if (!in.skip("\"") || !in.text(attribute.key) || !in.skip(":\"") || !in.text(attribute.value)) return false;
+      attributes.push_back(attribute);
     } while (in.skip(","));
-    if (!in.skip("}")) return nullptr;
+    if (!in.skip("}")) return false;
   }
-  if (!in.skip("}") || !in.at_end()) return nullptr;
-  if (event.span_id.empty() || event.trace_id.empty() || !times_.parse(time, event.time)) return nullptr;
-  event.kind = static_cast<SpanKind>(kind);
-  return finish();
+  if (!in.skip("}") || !times_.parse(time, event.time)) return false;
+  keep_last_of_equal(attributes);
+  event.attributes = attributes;
+  return true;
 }
 
 const EventView* EventDecoder::decode_simdjson(std::string_view line) {
   give_back();
+  plain_start_ = false;
   repaired_ = false;
-  return simd_.read(line, times_, event_, attributes_) ? finish() : nullptr;
+  if (!simd_.read(line, times_, event_, attributes_)) return nullptr;
+  keep_last_of_equal(attributes_);
+  event_.attributes = attributes_;
+  return &event_;
 }
 
 Result<const EventView*> EventDecoder::decode_whole(std::string_view line) {
   give_back();
+  plain_start_ = false;
   Result<Event> event = decode_event(line, repaired_);
   if (!event) return std::move(event.error());
   whole_ = *std::move(event);
@@ -165,40 +219,26 @@ Result<const EventView*> EventDecoder::decode_whole(std::string_view line) {
   return &event_;
 }
 
-const EventView* EventDecoder::finish() {
-  event_.attributes = attributes_;
-  if (attributes_.size() > compared_at_most || has_equal_keys()) keep_last_of_equal();
-  return &event_;
-}
-
-bool EventDecoder::has_equal_keys() const noexcept {
-  for (std::size_t i = 1; i < attributes_.size(); ++i) {
-    for (std::size_t before = 0; before < i; ++before) {
-      if (attributes_[before].key == attributes_[i].key) return true;
-    }
-  }
-  return false;
-}
-
-void EventDecoder::keep_last_of_equal() {
-  order_.resize(attributes_.size());
+void EventDecoder::keep_last_of_equal(Attributes& attributes) {
+  if (attributes.size() <= compared_at_most && !has_equal_keys(attributes)) return;
+  order_.resize(attributes.size());
   for (std::uint32_t i = 0; i < order_.size(); ++i) order_[i] = i;
-  const auto key = [this](std::uint32_t i) { return std::pair(attributes_[i].key, i); };
+  const auto key = [&](std::uint32_t i) { return std::pair(attributes[i].key, i); };
   std::sort(order_.begin(), order_.end(), [&](std::uint32_t a, std::uint32_t b) { return key(a) < key(b); });
   unique_.clear();
   for (const std::uint32_t i : order_) {
-    if (!unique_.empty() && unique_.back().key == attributes_[i].key) unique_.pop_back();
-    unique_.push_back(attributes_[i]);
+    if (!unique_.empty() && unique_.back().key == attributes[i].key) unique_.pop_back();
+    unique_.push_back(attributes[i]);
   }
-  attributes_.swap(unique_);
-  event_.attributes = attributes_;
+  attributes.swap(unique_);
 }
 
 /// What a line of very many attributes took.
 void EventDecoder::give_back() {
-  if (attributes_.capacity() > kept_at_most || unique_.capacity() > kept_at_most) {
-    std::vector<AttributeView>().swap(attributes_);
-    std::vector<AttributeView>().swap(unique_);
+  if (std::max({attributes_.capacity(), end_attributes_.capacity(), unique_.capacity()}) > kept_at_most) {
+    Attributes().swap(attributes_);
+    Attributes().swap(end_attributes_);
+    Attributes().swap(unique_);
     std::vector<std::uint32_t>().swap(order_);
   }
   attributes_.clear();

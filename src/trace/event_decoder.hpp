@@ -8,6 +8,7 @@
 //
 // The first two allocate nothing once they have seen lines of the size.
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -18,11 +19,16 @@
 
 namespace weir::inline v0::detail {
 
+class PlainReader;
+
 /// Thread-safety: Distinct objects: safe. Shared: unsafe.
 class EventDecoder {
  public:
   /// The event, good until the next call and while `line` is. Errors: those of decode_event().
   Result<const EventView*> decode(std::string_view line);
+  /// The end of the span whose start was decoded last, if both are in the plain form, and it is the whole next line of the stream, of at
+  /// most `max_line` bytes; it is then taken from the front of `data`, and the start stays good. Else nullptr, and nothing has happened.
+  const EventView* decode_end(std::string_view& data, std::size_t max_line);
   /// Whether the last line only parsed after its invalid UTF-8 was repaired.
   bool repaired() const noexcept { return repaired_; }
 
@@ -32,16 +38,19 @@ class EventDecoder {
   Result<const EventView*> decode_whole(std::string_view line);
 
  private:
-  const EventView* finish();
-  bool has_equal_keys() const noexcept;
-  void keep_last_of_equal();
+  using Attributes = std::vector<AttributeView>;
+
+  bool read_plain(std::string_view line, EventView& event, Attributes& attributes);
+  bool read_time_and_attributes(PlainReader& in, EventView& event, Attributes& attributes);
+  void keep_last_of_equal(Attributes& attributes);
   void give_back();
 
   bool repaired_ = false;
-  EventView event_;
-  std::vector<AttributeView> attributes_;
+  bool plain_start_ = false;  // event_ is a start that decode_plain() took: its ids are as they are in the line
+  EventView event_, end_;
+  Attributes attributes_, end_attributes_;
   std::vector<std::uint32_t> order_;  // of attributes, by key
-  std::vector<AttributeView> unique_;
+  Attributes unique_;
   TimeCache times_;
   SimdReader simd_;
   Event whole_;

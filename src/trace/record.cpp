@@ -15,7 +15,7 @@ namespace {
 template <class T>
 T value_of(const RecordAttribute& attribute) {
   T value;
-  std::memcpy(&value, attribute.bytes.data(), sizeof value);
+  std::memcpy(&value, attribute.bytes().data(), sizeof value);
   return value;
 }
 
@@ -52,8 +52,8 @@ void RecordView::attributes(Attributes& out) const noexcept {
     std::uint64_t word = 0;
     std::memcpy(&word, at, sizeof word);
     const std::size_t bytes = attribute_bytes(word);
-    const RecordAttribute attribute{
-        attribute_key(word), static_cast<AttributeValue::Type>(attribute_type(word)), {reinterpret_cast<const char*>(at) + 8, bytes}};
+    const RecordAttribute attribute{attribute_key(word), static_cast<AttributeValue::Type>(attribute_type(word)),
+                                    reinterpret_cast<const char*>(at) + 8, bytes};
     at += 8 + padded(bytes);
     unsigned same = 0;
     while (same < out.count && out.items[same].key != attribute.key) ++same;
@@ -64,7 +64,7 @@ void RecordView::attributes(Attributes& out) const noexcept {
 
 void append_value(std::string& out, const RecordAttribute& attribute) {
   switch (attribute.type) {
-    case AttributeValue::Type::string: out += attribute.bytes; return;
+    case AttributeValue::Type::string: out += attribute.bytes(); return;
     case AttributeValue::Type::integer: append_integer(out, value_of<std::int64_t>(attribute)); return;
     case AttributeValue::Type::real: {
       char text[32];
@@ -128,7 +128,7 @@ void append_end_line(std::string& out, const RecordView& record, const TickCalib
     append_json_string(out, name_table().text(attribute.key));
     out += ':';
     if (attribute.type == AttributeValue::Type::string) {
-      append_json_string(out, attribute.bytes);
+      append_json_string(out, attribute.bytes());
     } else {
       out += '"';
       append_value(out, attribute);

@@ -14,11 +14,14 @@
 
 namespace weir::inline v0::detail {
 
-/// An attribute inside a record.
+/// An attribute inside a record. Without initial values, so that an array of them costs nothing.
 struct RecordAttribute {
-  std::uint32_t key = 0;  // name id
-  AttributeValue::Type type = AttributeValue::Type::integer;
-  std::string_view bytes;  // the value
+  std::uint32_t key;  // name id
+  AttributeValue::Type type;
+  const char* value;
+  std::size_t size;
+
+  std::string_view bytes() const noexcept { return {value, size}; }
 };
 
 /// A record where it lies. Thread-safety: a view.

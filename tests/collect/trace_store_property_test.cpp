@@ -16,6 +16,7 @@ using namespace std::chrono_literals;
 using weir::testing::describe;
 using weir::testing::Open;
 using weir::testing::Outcome;
+using weir::testing::Pair;
 using weir::testing::Step;
 using weir::testing::TraceModel;
 using weir::testing::Whole;
@@ -29,6 +30,16 @@ Timestamp at(std::int64_t nanoseconds) { return Timestamp{std::chrono::nanosecon
 /// How ids look: any text in events; 32 and 16 hex digits, where native spans are among them.
 std::string trace_name(std::uint64_t n, bool native) { return native ? TraceId{n / 2, n + 1}.hex() : "t" + std::to_string(n); }
 std::string span_name(std::uint64_t n, bool native) { return native ? SpanId{n + 1}.hex() : std::to_string(n); }
+
+/// Some that its end has too, and one of its own.
+Event with_attributes(Event start, std::uint64_t count) {
+  for (const char* key : {"flag", "text"}) {
+    if (count-- == 0) return start;
+    start.attrs.emplace(key, "of the start");
+  }
+  start.attrs.emplace("own", "");
+  return start;
+}
 
 /// Starts and ends of random spans with random parents, some lost, some twice, in an order that is a bit or wholly random.
 std::vector<Step> random_stream(std::mt19937& random) {
@@ -46,6 +57,10 @@ std::vector<Step> random_stream(std::mt19937& random) {
     const auto form = native ? random() % 4 : 3;
     if (form == 0) steps.emplace_back(Open{start, random() % 4 == 0});
     if (form <= 1) steps.emplace_back(Whole{start, end});
+    if (form >= 2 && random() % 4 == 0) {
+      steps.emplace_back(Pair{with_attributes(start, random() % 3), end});
+      continue;
+    }
     if (form >= 2 && random() % 8 != 0) steps.emplace_back(start);
     if (form >= 2 && random() % 8 != 0) steps.emplace_back(end);
   }

@@ -13,13 +13,14 @@ using namespace weir;
 using namespace std::chrono_literals;
 using weir::testing::Open;
 using weir::testing::Outcome;
+using weir::testing::Pair;
 using weir::testing::Step;
 using weir::testing::TraceModel;
 using weir::testing::Whole;
 
 namespace {
 
-enum class Form : unsigned { start, end, whole, open, dead, pause };
+enum class Form : unsigned { start, end, whole, open, dead, pair, pause };
 
 Timestamp at(unsigned nanoseconds) { return Timestamp{std::chrono::nanoseconds{nanoseconds}}; }
 std::string span_name(unsigned n) { return SpanId{n + 1}.hex(); }
@@ -45,8 +46,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   store.on_trace_complete([&](const Trace& trace) { got.traces.insert(weir::testing::describe(trace.roots)); });
   TraceStore::TimePoint now{};
   for (std::size_t step = 0; step < max_steps && size >= step_bytes; ++step, data += step_bytes, size -= step_bytes) {
-    const auto form = static_cast<Form>(data[0] % 6);
-    const std::string trace = TraceId{7, data[0] / 6u % 4 + 1}.hex(), id = span_name(data[1] % 32);
+    const auto form = static_cast<Form>(data[0] % 7);
+    const std::string trace = TraceId{7, data[0] / 7u % 4 + 1}.hex(), id = span_name(data[1] % 32);
     const std::string parent = data[2] < 64 ? "" : span_name(data[2] % 40);
     const Event start = Event::span_start(id, trace, parent, "n" + std::to_string(data[1] / 32), SpanKind{data[3] % 5}, at(data[4]));
     const StringAttributes attributes{{"k", std::to_string(data[3])}};
@@ -60,6 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const Step next = form == Form::start   ? Step(start)
                       : form == Form::end   ? Step(end)
                       : form == Form::whole ? Step(Whole{start, end})
+                      : form == Form::pair  ? Step(Pair{start, end})
                                             : Step(Open{start, form == Form::dead});
     apply(store, next, now);
     model.apply(next, now);

@@ -49,6 +49,27 @@ inline std::string disagreement(detail::EventDecoder& decoder, std::string_view 
   return {};
 }
 
+/// The same of a start and what came behind it. `pairs` counts those that were taken at once.
+inline std::string disagreement_on_pair(detail::EventDecoder& decoder, std::string_view line, const std::string& behind,
+                                        std::size_t max_line, std::size_t& pairs) {
+  const Result<const detail::EventView*> start = decoder.decode(line);
+  if (!start) return {};
+  const Event before = event_of(**start);
+  std::string_view left = behind;
+  const detail::EventView* const end = decoder.decode_end(left, max_line);
+  if (event_of(**start) != before) return "the start changed";
+  if (end == nullptr) return left.size() == behind.size() ? "" : "something was taken";
+  ++pairs;
+  const std::string_view taken = std::string_view(behind).substr(0, behind.size() - left.size());
+  if (taken.find('\n') != taken.size() - 1 || taken.size() - 1 > max_line) return "not one line was taken";
+  const Result<Event> expected = parse_event(taken.substr(0, taken.size() - 1));
+  if (!expected || event_of(*end) != *expected) return "the end";
+  if (before.type != EventType::span_start || expected->type != EventType::span_end || expected->span_id != before.span_id ||
+      expected->trace_id != before.trace_id)
+    return "not a start and its end";
+  return {};
+}
+
 /// An event's fields, each in forms right and wrong, in an order of its own.
 inline std::string random_event_line(std::mt19937_64& random) {
   const auto below = [&](std::size_t end) { return static_cast<std::size_t>(random() % end); };

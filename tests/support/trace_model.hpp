@@ -26,7 +26,11 @@ struct Open {
   Event start;
   bool dead = false;
 };
-using Step = std::variant<Event, Whole, Open>;
+/// A start with its end right behind it.
+struct Pair {
+  Event start, end;
+};
+using Step = std::variant<Event, Whole, Open, Pair>;
 
 /// What a store has told and counted.
 struct Outcome {
@@ -66,6 +70,9 @@ class TraceModel {
     advance(now);
     if (const auto* event = std::get_if<Event>(&step)) {
       take(*event, now);
+    } else if (const auto* pair = std::get_if<Pair>(&step)) {
+      take(pair->start, now);
+      take(pair->end, now);
     } else if (const auto* open = std::get_if<Open>(&step)) {
       if (!find(open->start).start) take(open->start, now);
       if (open->dead) give_up_open(open->start, now);
@@ -157,10 +164,10 @@ class TraceModel {
  private:
   static Span span_of(const Halves& halves, const Known& trace) {
     const Event& start = *halves.start;
-    Span span{start.span_id, start.trace_id, start.parent_id, start.name, start.kind, start.time, {}, {}, {}};
+    Span span{start.span_id, start.trace_id, start.parent_id, start.name, start.kind, start.time, {}, start.attrs, {}};
     if (halves.end) {
       span.end_time = halves.end->time;
-      span.attrs = halves.end->attrs;
+      for (const auto& [key, value] : halves.end->attrs) span.attrs.insert_or_assign(key, value);
     } else {
       span.end_time = std::max(span.start_time, halves.given_up.value_or(trace.latest));
       span.attrs["weir.unfinished"] = "true";
@@ -256,6 +263,11 @@ class TraceModel {
 /// A step into a store, in the form in which it would come.
 inline void apply(detail::SpanStore& store, const Step& step, TraceStore::TimePoint now) {
   if (const auto* event = std::get_if<Event>(&step)) return store.apply(*event, "s", now);
+  if (const auto* pair = std::get_if<Pair>(&step)) {
+    std::vector<detail::AttributeView> attributes, end_attributes;
+    const detail::EventView start = detail::view_of(pair->start, attributes), end = detail::view_of(pair->end, end_attributes);
+    return store.apply(start, end, store.intern_service("s"), now);
+  }
   const auto* whole = std::get_if<Whole>(&step);
   const Event& start = whole != nullptr ? whole->start : std::get<Open>(step).start;
   PackedSpanMaker maker(store);

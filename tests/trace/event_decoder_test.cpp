@@ -12,6 +12,7 @@
 using namespace weir;
 using namespace weir::detail;
 using weir::testing::disagreement;
+using weir::testing::disagreement_on_pair;
 using weir::testing::event_of;
 using weir::testing::random_event_line;
 
@@ -187,6 +188,36 @@ TEST_CASE("all paths agree on lines made of fields right and wrong, and on what 
     accepted += decoder.decode(line).has_value();
   }
   CHECK(accepted > 6'000);  // enough of them are right
+}
+
+TEST_CASE("a start takes the line behind it only if that is its end, and right") {
+  std::mt19937_64 random{11};
+  EventDecoder decoder;
+  std::size_t pairs = 0;
+  for (int i = 0; i < 60'000; ++i) {
+    const std::string id = random() % 8 == 0 ? "a\"b" : "0123456789abcde" + std::to_string(random() % 3);
+    Event first = Event::span_start(id, "t", "", "n", SpanKind::sql, Timestamp{}), second = Event::span_end(id, "t", Timestamp{});
+    if (random() % 4 == 0) second.span_id.back() ^= 1;
+    if (random() % 8 == 0) second.trace_id = random() % 2 == 0 ? "t2" : "s";
+    if (random() % 8 == 0) second.name = "n";
+    if (random() % 8 == 0) second.type = EventType::span_start;
+    for (std::uint64_t count = random() % 4; count > 0; --count) second.attrs["k" + std::to_string(random() % 9)] = "v\xc3\xa9";
+    std::string line = to_json(first), behind = to_json(second) + (random() % 8 == 0 ? "\r\n" : random() % 8 == 0 ? "" : "\n");
+    if (random() % 8 == 0) behind.insert(random() % (behind.size() + 1), 1, "\"\\{}[],:0\x80 \n"[random() % 13]);
+    if (random() % 8 == 0 && id[1] == '"')
+      behind = R"({"type":1,"span_id":"a"b","trace_id":"t","name":"","kind":0,"time":"2026-01-01T00:00:00Z"})"
+               "\n";
+    behind += line + '\n';
+    const std::size_t max_line = random() % 4 == 0 ? random() % 256 : 4096;
+    if (const std::string problem = disagreement_on_pair(decoder, line, behind, max_line, pairs); !problem.empty()) {
+      INFO(line << '\n' << behind);
+      FAIL_CHECK(problem);
+    }
+  }
+  CHECK(pairs > 10'000);
+  std::string_view behind = "{}\n";
+  CHECK(decoder.decode("{}").has_value() == false);
+  CHECK(decoder.decode_end(behind, 4096) == nullptr);  // after an error
 }
 
 TEST_CASE("what the original and our tracers write goes the plain way") {
