@@ -33,6 +33,7 @@ struct ViewSettings {
   std::optional<std::size_t> last;  ///< traces to begin with; unset: what suits
   bool json = false;
   bool follow = false;
+  bool once = false;  ///< the traces of before alone
   bool analyze = false;
   // Of the analysis alone.
   AnalysisOrder order{.sort = AnalysisSort::total, .limit = 20};

@@ -128,15 +128,19 @@ void add_view_options(CLI::App& app, ViewSettings& settings) {
   CLI::Option* const socket =
       add(app, "--view-socket", settings.view_socket, parse_path, "PATH",
           "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
-  CLI::Option* const last = add(app, "--last", settings.last, parse_last, "N", "0: live spans only; with --analyze: 1000",
+  CLI::Option* const last = add(app, "--last", settings.last, parse_last, "N", "0: live spans only; with --analyze or --once: 1000",
                                 "begin with the last N traces that the collector keeps, at most 1000, as far as they fit into 1MiB");
   app.add_flag("--json", settings.json, "one line of JSON per span instead of trees, or the analysis as one object (default: off)");
   CLI::Option* const follow =
       app.add_flag("--follow", settings.follow, "wait for a collector, and for the next one when it ends (default: off)");
+  CLI::Option* const once =
+      app.add_flag("--once", settings.once, "end behind the traces that the collector keeps instead of waiting for more (default: off)")
+          ->excludes(follow);
   add(app, "--input", settings.input, parse_input, "FILE", "a collector; with --analyze: stdin, if that is a file",
       "read spans from a file of JSON lines, as --json and `weir collect --print json` write them; -: from stdin")
       ->excludes(socket)
       ->excludes(last)
+      ->excludes(once)
       ->excludes(follow);
 
   CLI::Option* const analyze =

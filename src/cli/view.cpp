@@ -95,7 +95,7 @@ bool pause(const StopToken& stop, std::chrono::milliseconds time) {
   return !stopped.wait_for(lock, time, [&] { return requested; });
 }
 
-constexpr std::size_t analyzed_traces = 1000;  // of before, unless the user says how many
+constexpr std::size_t all_traces = 1000;  // of before: as many as a view server replays
 
 /// `weir view --analyze < FILE` means the file.
 bool stdin_is_a_file() {
@@ -129,12 +129,17 @@ Result<std::uint64_t> view_collector(const ViewSettings& settings, std::string p
   std::uint64_t skipped = 0;
   for (;;) {
     ViewClient client(path);
-    client.replay(settings.last.value_or(settings.analyze ? analyzed_traces : 0));
+    const std::size_t last = settings.last.value_or(settings.analyze || settings.once ? all_traces : 0);
+    if (settings.once && last == 0) return skipped;
+    settings.once ? client.replay_once(last) : client.replay(last);
     client.on_connected([&] {
       if (settings.follow) say("connected to " + path);
       waiting = false;
     });
-    client.on_dropped([](std::uint64_t count) { say("reading too slowly: " + std::to_string(count) + " spans were dropped"); });
+    client.on_dropped([&](std::uint64_t count) {
+      const std::string spans = std::to_string(count) + (count == 1 ? " span" : " spans");
+      say(settings.once ? spans + " of before left out: a replay is at most 1 MiB" : "reading too slowly: " + spans + " dropped");
+    });
     client.on_loss([](std::string_view service, std::uint64_t spans) {
       say(std::string(service) + " lost " + std::to_string(spans) + (spans == 1 ? " span" : " spans"));
     });
@@ -164,7 +169,8 @@ Result<std::string> socket_of(const ViewSettings& settings) {
 }  // namespace
 
 int view(const ViewSettings& settings) {
-  const bool file_given = settings.analyze && settings.view_socket.empty() && !settings.follow && !settings.last && stdin_is_a_file();
+  const bool file_given =
+      settings.analyze && settings.view_socket.empty() && !settings.follow && !settings.once && !settings.last && stdin_is_a_file();
   const std::string input = settings.input.empty() && file_given ? "-" : settings.input;
   Result<PathGroups> groups = path_groups_of(settings);
   if (!groups) return say(groups.error().message), exit_failed;
@@ -197,7 +203,8 @@ int view(const ViewSettings& settings) {
       trees.add(span);
     }
   };
-  if (settings.analyze && input.empty() && ::isatty(STDERR_FILENO) == 1) say("gathering spans until the collector ends, or ^C");
+  if (settings.analyze && input.empty() && !settings.once && ::isatty(STDERR_FILENO) == 1)
+    say("gathering spans until the collector ends, or ^C");
   const auto skipped = input.empty() ? view_collector(settings, path, stop.token(), on_span) : read_spans(input, stop.token(), on_span);
   if (!skipped) return say(skipped.error().message), exit_failed;
   trees.finish();

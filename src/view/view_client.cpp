@@ -86,7 +86,7 @@ Result<void> ViewClient::receive(const StopToken& stop, const std::function<void
     if (stop.stop_requested()) return {};
   }
   if (replay_ > 0) {
-    const std::string request = "[\"last\"," + std::to_string(replay_) + "]\n";
+    const std::string request = "[\"last\"," + std::to_string(replay_) + (once_ ? ",\"once\"]\n" : "]\n");
     (void)net::send_some(fd.get(), request.data(), request.size());  // an empty socket takes it; a closed one shows below
   }
   if (on_connected_) on_connected_();

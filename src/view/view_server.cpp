@@ -3,12 +3,10 @@
 #include <cxxabi.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <condition_variable>
 #include <exception>
 #include <iterator>
@@ -22,40 +20,27 @@
 #include "net/unix_socket.hpp"
 #include "text/json.hpp"
 #include "view/line_log.hpp"
+#include "view/viewer_queues.hpp"
 
 namespace weir::inline v0 {
 
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
+using detail::Batch;
 using detail::LineBlock;
 
-constexpr std::size_t max_line = 1u << 20;       // with its newline; the original's client gives up on a longer one
-constexpr std::size_t batch_bytes = 128u << 10;  // about, per sendmsg; larger writes get more into the same socket buffer
-constexpr std::size_t max_pieces = 8;            // per sendmsg
-constexpr std::size_t small_batch = 32u << 10;   // after fewer bytes than that the next ones are waited for
-constexpr timespec batch_pause{0, 200'000};      // that long
-constexpr std::size_t max_past = 1u << 30;       // bytes of a replay
-constexpr std::size_t max_request = 64;          // a first line that is longer is none of ours
+constexpr std::size_t max_line = 1u << 20;      // with its newline; the original's client gives up on a longer one
+constexpr std::size_t small_batch = 32u << 10;  // after fewer bytes than that the next ones are waited for
+constexpr timespec batch_pause{0, 200'000};     // that long
+constexpr std::size_t max_past = 1u << 30;      // bytes of a replay
+constexpr std::size_t max_request = 64;         // a first line that is longer is none of ours
 constexpr auto accept_pause_min = std::chrono::milliseconds{5};
 constexpr auto accept_pause_max = std::chrono::milliseconds{1000};
 
-/// One viewer. What waits for it:  [ half a line | how many were dropped | the past | the log, from `next` on ]
-/// One that has asked for the counters:  [ half a line | the answer ], and then it is disconnected
+/// One viewer. The queue is guarded by ViewServer::Impl::mutex, all else is the serving thread's.
 struct Client {
-  // Guarded by ViewServer::Impl::mutex.
-  std::uint64_t next = 0;  // the first line of the log that is neither sent nor dropped
-  std::shared_ptr<LineBlock> past;
-  std::size_t past_next = 0;
-  std::uint64_t untold = 0;            // dropped lines that it was not told of yet
-  std::string_view half;               // the rest of a line of which some is sent
-  std::shared_ptr<LineBlock> half_of;  // where that is; none: in `notice`
-  std::array<char, 48> notice{};
-  std::string answer;  // empty: it has not asked
-  bool answered = false;
-  bool sending = false;  // without the lock: nothing of the above is dropped meanwhile
-
-  // The serving thread's.
+  detail::Viewer queue;
   net::Fd fd;
   std::size_t input = 0;  // bytes it has sent us
   bool input_open = true;
@@ -64,41 +49,6 @@ struct Client {
   bool blocked = false;                // the last send was not taken in full
   bool waiting = false;                // lines waited when it was last looked at
   SteadyClock::time_point progress{};  // when it last accepted a byte, or the first line came to wait
-};
-
-/// What goes to a viewer with one system call. It keeps the blocks that it names.
-struct Batch {
-  enum class What { half, notice, past, log, answer };
-  struct Piece {
-    What what = What::half;
-    std::shared_ptr<LineBlock> block;
-    std::size_t line = 0, end_line = 0;  // of the block
-  };
-  void add(What what, std::string_view bytes) {
-    parts[count] = {const_cast<char*>(bytes.data()), bytes.size()};
-    pieces[count++].what = what;
-    size += bytes.size();
-  }
-  /// Lines from `line` on, as many as there is room for. Returns the line behind them.
-  std::size_t add(What what, const std::shared_ptr<LineBlock>& block, std::size_t line) {
-    const std::size_t begin = block->begin_of(line), room = batch_bytes - std::min(size, batch_bytes - 1);
-    std::size_t end_line = block->lines();
-    if (block->size() - begin > room) end_line = std::max(block->line_at(begin + room), line + 1);
-    pieces[count] = {what, block, line, end_line};
-    add(what, {block->bytes() + begin, block->begin_of(end_line) - begin});
-    return end_line;
-  }
-  bool full() const { return count == max_pieces || size >= batch_bytes; }
-  void clear() {
-    while (count > 0) pieces[--count].block.reset();
-    size = 0;
-  }
-
-  std::array<iovec, max_pieces> parts;
-  std::array<Piece, max_pieces> pieces;
-  std::size_t count = 0, size = 0;
-  std::array<char, 48> notice;
-  std::uint64_t told = 0;  // dropped lines that the notice tells of
 };
 
 /// The span's line without its children; empty when it is longer than `limit`, or memory is short.
@@ -116,10 +66,15 @@ std::string line_of(const Span& span, std::size_t limit) {
   return {};
 }
 
-/// The n of ["last",n]; 0 for any other line.
-std::size_t last_count(const nlohmann::json& line) {
-  if (!line.is_array() || line.size() != 2 || line[0] != "last" || !line[1].is_number_unsigned()) return 0;
-  return line[1].get<std::size_t>();
+/// ["last",n] and ["last",n,"once"].
+struct LastRequest {
+  std::size_t traces = 0;  // 0: it is none
+  bool once = false;
+};
+LastRequest last_request(const nlohmann::json& line) {
+  const bool once = line.is_array() && line.size() == 3 && line[2] == "once";
+  if (!line.is_array() || line.size() != (once ? 3u : 2u) || line[0] != "last" || !line[1].is_number_unsigned()) return {};
+  return {line[1].get<std::size_t>(), once};
 }
 bool asks_for_stats(const nlohmann::json& line) { return line.is_array() && line.size() == 1 && line[0] == "stats"; }
 
@@ -134,7 +89,8 @@ std::string ViewServerStats::to_json() const {
 }
 
 struct ViewServer::Impl {
-  Impl(std::string socket_path, ViewServerOptions server_options) : path(std::move(socket_path)), options(std::move(server_options)) {}
+  Impl(std::string socket_path, ViewServerOptions server_options)
+      : path(std::move(socket_path)), options(std::move(server_options)), queues(options.max_queued_bytes) {}
 
   Logger& logger() const { return options.logger != nullptr ? *options.logger : stderr_logger(); }
 
@@ -148,11 +104,9 @@ struct ViewServer::Impl {
   std::condition_variable serve_ended;
   // Guarded by mutex; the list itself and the clients' own fields are changed by the serving thread alone.
   std::list<Client> clients;
-  detail::LineLog log;
-  std::size_t asking = 0;                 // clients that get the counters and nothing else
+  detail::ViewerQueues queues;
   std::atomic<std::size_t> connected{0};  // clients.size(), for who asks before every span
-  ViewServerStats counters;
-  bool wake_sent = false;  // since the serving thread last looked at the queues
+  bool wake_sent = false;                 // since the serving thread last looked at the queues
   bool serving = false;
   bool closed = false;
   net::UnixListener listener;
@@ -165,110 +119,7 @@ struct ViewServer::Impl {
   std::chrono::milliseconds accept_pause = accept_pause_min;
   SteadyClock::time_point log_again{};
 
-  /// Lines that wait for a client. Requires: mutex held.
-  std::uint64_t waiting(const Client& client) const {
-    if (!client.answer.empty()) return client.half_of ? 1 : 0;
-    return (client.half_of ? 1 : 0) + (client.past ? client.past->lines() - client.past_next : 0) + (log.end_line() - client.next);
-  }
-
-  /// Lets go of what is beyond the bound. Requires: mutex held.
-  void drop_oldest(Client& client) {
-    if (client.sending || !client.answer.empty()) return;
-    const std::size_t room = options.max_queued_bytes - std::min(client.half.size(), options.max_queued_bytes);
-    std::uint64_t dropped = 0;
-    if (client.past) {
-      const std::size_t line = std::max(client.past_next, client.past->line_with(room - std::min(log.bytes_from(client.next), room)));
-      dropped += line - client.past_next;
-      client.past_next = line;
-      if (line == client.past->lines()) client.past.reset();
-    }
-    const std::uint64_t first = std::max(client.next, log.line_with(room));
-    dropped += first - client.next;
-    client.next = first;
-    client.untold += dropped;
-    counters.dropped += dropped;
-  }
-
-  /// `line`: empty for one that was too long. Requires: mutex held.
-  void queue_for_all(std::string_view line) {
-    counters.queued += clients.size() - asking;
-    if (!line.empty() && log.append(line)) {
-      log.trim_to_bytes(options.max_queued_bytes);
-    } else {
-      counters.dropped += clients.size() - asking;
-      for (Client& client : clients) ++client.untold;
-    }
-  }
   bool needs_wake() { return !clients.empty() && !std::exchange(wake_sent, true); }
-
-  /// Requires: mutex held.
-  void fill_batch(Client& client) {
-    drop_oldest(client);
-    if (!client.half.empty()) batch.add(Batch::What::half, client.half);
-    if (!client.answer.empty()) {
-      if (!client.answered) batch.add(Batch::What::answer, client.answer);
-      return;
-    }
-    batch.told = client.untold;
-    if (client.untold != 0) {
-      char* end = std::copy_n("[\"dropped\",", 11, batch.notice.data());
-      end = std::to_chars(end, batch.notice.data() + batch.notice.size(), client.untold).ptr;
-      end = std::copy_n("]\n", 2, end);
-      batch.add(Batch::What::notice, {batch.notice.data(), end});
-    }
-    if (client.past) batch.add(Batch::What::past, client.past, client.past_next);
-    for (std::uint64_t line = client.next; line < log.end_line() && !batch.full();) {
-      const detail::LineLog::Found found = log.find(line);
-      line += batch.add(Batch::What::log, *found.block, found.line) - found.line;
-    }
-  }
-
-  /// The kernel has taken the first `sent` bytes of the batch. Requires: mutex held.
-  void take_sent(Client& client, std::size_t sent) {
-    for (std::size_t i = 0; i < batch.count && sent > 0; ++i) {
-      const Batch::Piece& piece = batch.pieces[i];
-      const std::string_view bytes(static_cast<const char*>(batch.parts[i].iov_base), batch.parts[i].iov_len);
-      const bool whole = sent >= bytes.size();
-      const std::string_view rest = bytes.substr(std::min(sent, bytes.size()));
-      switch (piece.what) {
-        case Batch::What::half:
-          client.half = rest;
-          if (whole && std::exchange(client.half_of, nullptr)) ++counters.sent;
-          break;
-        case Batch::What::answer:
-          client.answered = true;
-          client.half = rest;
-          break;
-        case Batch::What::notice:
-          client.untold -= batch.told;
-          if (!whole) {
-            client.notice = batch.notice;
-            client.half = {client.notice.data() + (rest.data() - batch.notice.data()), rest.size()};
-          }
-          break;
-        case Batch::What::past:
-        case Batch::What::log: {
-          std::size_t line = piece.end_line;
-          if (!whole) {
-            const std::size_t offset = piece.block->begin_of(piece.line) + sent;
-            line = piece.block->line_at(offset);
-            if (piece.block->begin_of(line) < offset) {
-              client.half = rest.substr(0, piece.block->begin_of(line + 1) - offset);
-              client.half_of = piece.block;
-            }
-          }
-          counters.sent += line - piece.line;
-          const std::size_t gone = line - piece.line + (!whole && client.half_of ? 1 : 0);
-          if (piece.what == Batch::What::log) {
-            client.next += gone;
-          } else if ((client.past_next += gone) == client.past->lines()) {
-            client.past.reset();
-          }
-        }
-      }
-      sent -= std::min(sent, bytes.size());
-    }
-  }
 
   enum class Sent { all, blocked, gone };
 
@@ -276,12 +127,12 @@ struct ViewServer::Impl {
   Sent send_batch(Client& client, SteadyClock::time_point now) {
     {
       std::lock_guard lock(mutex);
-      fill_batch(client);
-      client.sending = batch.count != 0;
+      queues.fill(client.queue, batch);
+      client.queue.sending = batch.count != 0;
     }
     if (batch.count == 0) {
       client.waiting = client.blocked = false;
-      return Sent::all;
+      return client.queue.once ? Sent::gone : Sent::all;
     }
     if (!client.waiting) client.waiting = true, client.progress = now;
 
@@ -294,26 +145,27 @@ struct ViewServer::Impl {
     const int error = sent < 0 ? errno : 0;
 
     std::lock_guard lock(mutex);
-    client.sending = false;
+    client.queue.sending = false;
     if (sent > 0) {
       client.progress = now;
-      take_sent(client, static_cast<std::size_t>(sent));
+      queues.take_sent(client.queue, batch, static_cast<std::size_t>(sent));
     }
     client.blocked = sent < static_cast<ssize_t>(batch.size);
     largest_batch = std::max(largest_batch, batch.size);
     batch.clear();  // with the lock: who appends may use a block again
     if (sent < 0 && error != EAGAIN && error != EWOULDBLOCK && error != ENOBUFS && error != ENOMEM) return Sent::gone;
     if (client.blocked) return Sent::blocked;
-    if (client.answered) return Sent::gone;
-    client.waiting = client.untold != 0 || waiting(client) != 0;
-    return client.waiting ? Sent::blocked : Sent::all;
+    client.waiting = !queues.idle(client.queue);
+    if (client.waiting) return Sent::blocked;
+    return client.queue.once ? Sent::gone : Sent::all;
   }
 
-  /// Queues the past for a client that asks for it, before what waits for it already.
-  void replay(Client& client, std::size_t traces) {
+  /// Queues the past for a client that asks for it.
+  void replay(Client& client, LastRequest request) {
     Replay past;
-    const auto ask = [&] { past = replay_source(std::min(traces, options.max_replay), options.max_queued_bytes); };
-    if (!guarded(ask, "cannot replay traces to a viewer, the callback of on_replay failed")) return;
+    const auto ask = [&] { past = replay_source(std::min(request.traces, options.max_replay), options.max_queued_bytes); };
+    const bool told = replay_source && guarded(ask, "cannot replay traces to a viewer, the callback of on_replay failed");
+    if (!told && !request.once) return;
     std::uint64_t lost = past.left_out;
     std::shared_ptr<LineBlock> block;
     try {
@@ -337,14 +189,8 @@ struct ViewServer::Impl {
     }
 
     std::lock_guard lock(mutex);
-    counters.queued += lost + (block ? block->lines() : 0);
-    counters.dropped += lost;
-    client.untold += lost;
-    if (block && block->lines() != 0) {
-      client.past = std::move(block);
-      drop_oldest(client);  // what was queued meanwhile takes its room first: it is newer
-    }
-    ++counters.replays;
+    queues.add_past(client.queue, std::move(block), lost, request.once);
+    if (told) ++queues.counters.replays;
   }
 
   /// Queues the counters for a client that asks for them, instead of all that waits for it.
@@ -359,12 +205,8 @@ struct ViewServer::Impl {
     if (!guarded(ask, "cannot tell the counters, the callback of on_stats failed")) return;
 
     std::lock_guard lock(mutex);
-    counters.abandoned += waiting(client) - (client.half_of ? 1 : 0);
-    client.past.reset();
-    client.untold = 0;
-    client.answer = std::move(text);
-    ++asking;
-    ++counters.inquiries;
+    queues.answer(client.queue, std::move(text));
+    ++queues.counters.inquiries;
   }
 
   /// False: it threw, which is logged.
@@ -400,7 +242,7 @@ struct ViewServer::Impl {
       client.asked = end != std::string_view::npos;
       if (!client.asked) return;
       const auto line = nlohmann::json::parse(client.request, nullptr, false);
-      if (const std::size_t count = last_count(line); count > 0 && replay_source) replay(client, count);
+      if (const LastRequest last = last_request(line); last.traces > 0) replay(client, last);
       if (asks_for_stats(line) && stats_source) answer(client);
     }
     std::string().swap(client.request);
@@ -422,7 +264,7 @@ struct ViewServer::Impl {
       return true;
     }
     std::lock_guard lock(mutex);
-    ++counters.flooding;
+    ++queues.counters.flooding;
     return false;
   }
 
@@ -434,7 +276,7 @@ struct ViewServer::Impl {
         case net::Accepted::Status::refused: {
           {
             std::lock_guard lock(mutex);
-            ++counters.refused;
+            ++queues.counters.refused;
           }
           if (now >= log_again) {
             log_again = now + std::chrono::minutes{1};
@@ -459,12 +301,12 @@ struct ViewServer::Impl {
       std::list<Client> made(1);
       made.front().fd = std::move(accepted.peer.fd);
       std::lock_guard lock(mutex);
-      made.front().next = log.end_line();
       if (clients.size() >= options.max_clients) {
-        ++counters.refused;
+        ++queues.counters.refused;
         continue;
       }
-      ++counters.clients;
+      queues.join(made.front().queue);
+      ++queues.counters.clients;
       clients.splice(clients.end(), made);
       connected.store(clients.size());
     }
@@ -473,8 +315,7 @@ struct ViewServer::Impl {
   std::list<Client>::iterator disconnect(std::list<Client>::iterator client) {
     std::list<Client> gone;  // freed, and its descriptor closed, outside the lock
     std::lock_guard lock(mutex);
-    counters.abandoned += waiting(*client);
-    if (!client->answer.empty()) --asking;
+    queues.leave(client->queue);
     const auto next = std::next(client);
     gone.splice(gone.end(), clients, client);
     connected.store(clients.size());
@@ -484,11 +325,9 @@ struct ViewServer::Impl {
 
   /// What all clients have been sent. Requires: mutex held.
   void let_sent_go() {
-    std::uint64_t line = log.end_line();
-    for (const Client& client : clients) {
-      if (client.answer.empty()) line = std::min(line, client.next);
-    }
-    log.trim_to_line(line);
+    std::uint64_t line = queues.end_line();
+    for (const Client& client : clients) line = std::min(line, queues.needs(client.queue));
+    queues.trim(line);
   }
 
   /// When the next client runs into the stall limit or accepting is tried again; -1: nothing to wait for.
@@ -524,7 +363,7 @@ struct ViewServer::Impl {
         if (keep && late && client->waiting && now - client->progress >= options.stall_limit) {
           keep = false;
           std::lock_guard lock(mutex);
-          ++counters.stalled;
+          ++queues.counters.stalled;
         }
         client = keep ? std::next(client) : disconnect(client);
       }
@@ -634,8 +473,8 @@ void ViewServer::broadcast(const Span& span) {
   {
     std::lock_guard lock(impl.mutex);
     if (impl.closed) return;
-    ++impl.counters.broadcast;
-    if (wanted) impl.queue_for_all(line);
+    ++impl.queues.counters.broadcast;
+    if (wanted) impl.queues.add(line);
     wake = wanted && impl.needs_wake();
   }
   if (wake) impl.event->wake();
@@ -650,7 +489,7 @@ void ViewServer::broadcast_loss(std::string_view service, std::uint64_t spans) {
   {
     std::lock_guard lock(impl_->mutex);
     if (impl_->closed) return;
-    impl_->queue_for_all(line);
+    impl_->queues.add(line);
     wake = impl_->needs_wake();
   }
   if (wake) impl_->event->wake();
@@ -677,10 +516,10 @@ std::size_t ViewServer::conn_count() const { return impl_->connected.load(); }
 
 ViewServerStats ViewServer::stats() const {
   std::lock_guard lock(impl_->mutex);
-  for (Client& client : impl_->clients) impl_->drop_oldest(client);
-  ViewServerStats stats = impl_->counters;
+  for (Client& client : impl_->clients) impl_->queues.drop_oldest(client.queue);
+  ViewServerStats stats = impl_->queues.counters;
   stats.open_clients = impl_->clients.size();
-  for (const Client& client : impl_->clients) stats.waiting += impl_->waiting(client);
+  for (const Client& client : impl_->clients) stats.waiting += impl_->queues.waiting(client.queue);
   return stats;
 }
 

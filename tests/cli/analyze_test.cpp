@@ -114,6 +114,37 @@ TEST_CASE("view --analyze prints tables of the running session when it ends") {
   }
 }
 
+TEST_CASE("view --once ends behind the traces of before, with trees as with an analysis") {
+  Place place;
+  const std::string path = place.dir / "view.sock";
+  weir::ViewServer server{path};
+  std::atomic<std::size_t> asked = 0;
+  server.on_replay([&](std::size_t traces, std::size_t) {
+    asked = traces;
+    weir::Span span;
+    span.id = span.trace_id = "a";
+    span.name = "GET /";
+    span.kind = SpanKind::http;
+    return weir::Replay{{span}, 3};
+  });
+  REQUIRE(server.listen());
+  weir::StopSource stop;
+  std::thread serving([&] { (void)server.serve(stop.token()); });
+  auto trees = place.start({"view", "--once", "--last", "7", "--view-socket", path});
+  CHECK(trees->wait() == 0);
+  CHECK(asked == 7);
+  CHECK(trees->out().find("GET / [http]") != std::string::npos);
+  CHECK(trees->err().find("3 spans of before left out") != std::string::npos);
+  auto analysis = place.start({"view", "--once", "--analyze", "--json", "--view-socket", path});
+  CHECK(analysis->wait() == 0);
+  CHECK(asked == 1000);
+  CHECK(json::parse(analysis->out()).at("endpoints").at(0).at("path") == "/");
+  CHECK(place.start({"view", "--once", "--last", "0", "--view-socket", path})->wait() == 0);
+  CHECK(place.start({"view", "--once", "--follow"})->wait() == 2);
+  stop.request_stop();
+  serving.join();
+}
+
 TEST_CASE("view --analyze without --follow asks for the last traces and ends with the collector") {
   Place place;
   const std::string path = place.dir / "view.sock";

@@ -337,12 +337,54 @@ TEST_CASE("more traces than the limit are not asked for") {
   CHECK(asked == 7);
 }
 
+TEST_CASE("a viewer that asks for the past alone gets that, is told what did not fit, and is disconnected") {
+  weir::Replay past{{}, 2};
+  std::vector<std::string> expected = {"[\"dropped\",2]"};
+  for (int i = 0; i < 3000; ++i) {  // more than a socket takes at once
+    past.spans.push_back(numbered(i));
+    past.spans.back().attrs["text"] = std::string(200, 'x');
+    expected.push_back(weir::to_json(past.spans.back()));
+  }
+  Running view({}, [&](std::size_t, std::size_t) { return past; });
+  LineSocket viewer = view.viewer(), live = view.viewer();
+  view->broadcast(numbered(-1));
+  REQUIRE(viewer.line() == weir::to_json(numbered(-1)));
+  view->broadcast(numbered(-2));
+  REQUIRE(live.line() == weir::to_json(numbered(-1)));
+  REQUIRE(live.line() == weir::to_json(numbered(-2)));  // so it waits for the other, or is sent
+  REQUIRE(viewer.send("[\"last\",5,\"once\"]\n"));
+  REQUIRE(eventually([&] { return view->stats().replays == 1; }));
+  view->broadcast(numbered(-3));
+  std::vector<std::string> got = viewer.rest();
+  std::erase(got, weir::to_json(numbered(-2)));
+  CHECK(got == expected);
+  CHECK(live.line() == weir::to_json(numbered(-3)));
+  CHECK(view->conn_count() == 1);
+  check_balance(view->stats());
+}
+
+TEST_CASE("where there is no past, who asks for that alone is disconnected at once") {
+  Running::Source source;
+  SECTION("no source") {}
+  SECTION("no traces") {
+    source = [](std::size_t, std::size_t) { return weir::Replay{}; };
+  }
+  SECTION("a source that throws") {
+    source = [](std::size_t, std::size_t) -> weir::Replay { throw std::runtime_error("no history"); };
+  }
+  Running view({}, source);
+  LineSocket viewer = view.viewer();
+  REQUIRE(viewer.send("[\"last\",5,\"once\"]\n"));
+  CHECK(viewer.rest().empty());
+  check_balance(view->stats());
+}
+
 TEST_CASE("a first line that is no request is ignored, and so is a request that is not the first line") {
   const std::string said =
       GENERATE(as<std::string>{}, "\n[\"last\",1]\n", "hello\n[\"last\",1]\n", "[\"last\"]\n", "[\"last\",0]\n", "[\"last\",-1]\n",
-               "[\"last\",1.5]\n", "[\"last\",\"1\"]\n", "[\"last\",1,2]\n", "[\"last\",18446744073709551616]\n", "{\"last\":1}\n",
-               "[\"last\",1\n]\n", "[[[[[[[[\n", std::string("\0\xff\n", 3), std::string(100, ' ') + "\n[\"last\",1]\n",
-               std::string(60, ' ') + "[\"last\",1]\n");
+               "[\"last\",1.5]\n", "[\"last\",1,\"twice\"]\n", "[\"last\",0,\"once\"]\n", "[\"last\",\"1\"]\n", "[\"last\",1,2]\n",
+               "[\"last\",18446744073709551616]\n", "{\"last\":1}\n", "[\"last\",1\n]\n", "[[[[[[[[\n", std::string("\0\xff\n", 3),
+               std::string(100, ' ') + "\n[\"last\",1]\n", std::string(60, ' ') + "[\"last\",1]\n");
   Running view({}, [](std::size_t, std::size_t) { return weir::Replay{{numbered(1)}, 0}; });
   LineSocket viewer = view.viewer();
   REQUIRE(viewer.send(said));

@@ -26,7 +26,10 @@ class ViewClient {
   /// Asks for the spans of the last `traces` traces on each connection; they come before live ones. A span that ends while
   /// we connect can come twice: the first one counts (as in TreeAssembler). 0, the default: live spans only; so it is with
   /// servers that know no such request, the original's. Set before run().
-  void replay(std::size_t traces) { replay_ = traces; }
+  void replay(std::size_t traces) { replay_ = traces, once_ = false; }
+  /// The same, and the server closes the connection behind them: run() returns. The original's knows no such request, and sends
+  /// live spans.
+  void replay_once(std::size_t traces) { replay_ = traces, once_ = true; }
   /// Called when connected. The server broadcasts to us from the moment it accepts the connection, shortly after. Set
   /// before run().
   void on_connected(std::function<void()> callback);
@@ -62,6 +65,7 @@ class ViewClient {
   std::function<void(std::uint64_t)> on_dropped_;
   std::function<void(std::string_view, std::uint64_t)> on_loss_;
   std::size_t replay_ = 0;
+  bool once_ = false;
   std::uint64_t skipped_ = 0;
   std::uint64_t dropped_ = 0;
 };
