@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (source.native && source.native->wants_raw()) {
       intake.take_raw(rest, source, now);
     } else if (lines.next(rest, line) == net::LineSplitter::Got::line) {
-      taken += intake.take(line, source, now);
+      taken += intake.take(line, rest, source, now);
     }
     if (!source.reply.empty() && source.reply.find("[\"weir\",1,{\"native\":1,\"memory\":") != 0) std::abort();
     source.reply.clear();
