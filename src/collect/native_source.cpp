@@ -16,7 +16,8 @@ namespace weir::inline v0::detail {
 
 namespace {
 
-constexpr std::chrono::seconds open_for{1};  // as long as a span must be open to be taken in before its end
+constexpr std::size_t turn_bytes = 4u << 20;  // of one service in a turn, about: the others and who asks for statistics wait meanwhile
+constexpr std::chrono::seconds open_for{1};   // as long as a span must be open to be taken in before its end
 
 Error useless(const char* why) { return Error{std::make_error_code(std::errc::invalid_argument), why}; }
 
@@ -170,7 +171,9 @@ void NativeSource::release_raw() noexcept {
 std::size_t NativeSource::drain(std::size_t limit, TimePoint now) {
   now_ = now;
   std::size_t bytes = 0;
-  for (RingReader& ring : rings_) {
+  for (std::size_t left = rings_.size(); left > 0 && bytes < turn_bytes; --left, ++next_ring_) {
+    if (next_ring_ >= rings_.size()) next_ring_ = 0;
+    RingReader& ring = rings_[next_ring_];
     if (ring.broken()) continue;
     bytes += ring.read(*this, buffer_, limit);
     if (ring.broken()) ++stats_.broken_rings;

@@ -53,7 +53,8 @@ class NativeSource final : RecordVisitor {
   /// Its memory is not read, for whatever reason, and never will be: it is to send records. True once.
   bool gave_up_memory() noexcept { return std::exchange(tell_gave_up_, false); }
 
-  /// Reads about `limit` bytes from each ring. Returns how many there were.
+  /// Reads about `limit` bytes from each ring, of very many full ones from some: the next call goes on there. Returns how many bytes
+  /// there were.
   std::size_t drain(std::size_t limit, TimePoint now);
   /// Takes the starts of spans that have been open for a while.
   void look_for_open(TimePoint now);
@@ -99,6 +100,7 @@ class NativeSource final : RecordVisitor {
   std::optional<SharedMemory> memory_;
   std::size_t capacity_ = 0;  // of a ring
   std::vector<RingReader> rings_;
+  std::size_t next_ring_ = 0;
   bool woken_ = false, gave_up_ = false, tell_gave_up_ = false;
   std::uint64_t read_spans_ = 0;
   enum class Raw { names, records, skipped } raw_kind_ = Raw::names;

@@ -3,8 +3,10 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <latch>
 #include <map>
 #include <optional>
 #include <set>
@@ -189,6 +191,39 @@ TEST_CASE("everything that four threads emit arrives once, natively") {
   }
   CHECK(seen.size() == stats.delivered);
   CHECK(collector.count() == stats.delivered);
+}
+
+TEST_CASE("more full rings than are read in one turn are read to their ends") {
+  constexpr int threads = 24, spans = 3000;  // 20 MB
+  ScratchDir dir;
+  Collector collector(dir / "s", {.logger = &silent});
+  std::atomic<bool> full{false};
+  std::atomic<std::uint64_t> count{0};
+  collector.on_span_complete([&](std::string_view, const Span&) {
+    full.wait(false);
+    ++count;
+  });
+  REQUIRE(collector.listen());
+  StopSource stop;
+  std::thread serving([&] { (void)collector.serve(stop.token()); });
+  Tracer tracer{SocketSender{dir / "s", natively()}};
+  std::latch writing{threads};  // a thread that has ended leaves its ring to the next
+  std::vector<std::thread> writers;
+  for (int t = 0; t < threads; ++t) {
+    writers.emplace_back([&] {
+      { const ScopedSpan first = tracer.enter("first"); }
+      writing.arrive_and_wait();
+      for (int i = 0; i < spans; ++i) tracer.enter("x").set("text", std::string(200, 'y'));
+    });
+  }
+  for (std::thread& writer : writers) writer.join();
+  full = true;
+  full.notify_all();
+  CHECK(tracer.stop(20s).pending == 0);
+  CHECK(tracer.stats().delivered == threads * (spans + 1));
+  CHECK(eventually([&] { return count == threads * (spans + 1); }));
+  stop.request_stop();
+  serving.join();
 }
 
 TEST_CASE("a collector that comes later, and each that follows, finds what was not read") {

@@ -29,7 +29,7 @@
 namespace weir::inline v0 {
 
 struct CollectorOptions {
-  TraceStoreOptions store;
+  TraceStoreOptions store{};
   std::size_t max_line = 1u << 20;       ///< bytes; a longer line is skipped and counted, its connection lives
   std::size_t max_buffered = 64u << 20;  ///< bytes of half lines, of all connections; beyond it such a line is skipped and counted
   /// Further ones wait in the kernel's backlog. At most what the limit on open files leaves after 64 for everything else.
@@ -40,7 +40,7 @@ struct CollectorOptions {
   bool shared_memory = true;                          ///< false: what they send natively comes over the socket; their memory is not mapped
   std::size_t max_rings = 4096;                       ///< rings of all services together; those of further ones are refused, and counted
   std::size_t max_ring_bytes = std::size_t{4} << 30;  ///< memory of services that is mapped; it is theirs, and only read
-  std::vector<uid_t> allow_uids;                      ///< users besides our own that may connect; also widens the socket's mode as needed
+  std::vector<uid_t> allow_uids{};                    ///< users besides our own that may connect; also widens the socket's mode as needed
   Logger* logger = nullptr;                           ///< nullptr: stderr_logger()
 };
 
