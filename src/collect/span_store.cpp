@@ -24,9 +24,10 @@
 #include "collect/keep_rules.hpp"
 #include "collect/kept_trace.hpp"
 #include "collect/packed_record.hpp"
+#include "collect/span_bounds.hpp"
 #include "collect/text_table.hpp"
 #include "collect/trace_memory.hpp"
-#include "trace/record.hpp"
+#include "collect/trace_reader.hpp"
 #include "weir/core/detail/exceptions.hpp"
 #include "weir/core/ids.hpp"
 #include "weir/trace/detail/name_table.hpp"
@@ -41,32 +42,6 @@ using State = Half::State;
 constexpr std::size_t max_texts = 1u << 18, max_text_bytes = 32u << 20;       // names and keys
 constexpr std::size_t max_services = 1u << 14, max_service_bytes = 4u << 20;  // who sends
 constexpr std::uint32_t tidy_at_most = max_span_depth - 1;                    // spans; so nothing is too deep
-
-/// Cuts `text` to at most `limit` bytes, between characters.
-bool cut(std::string_view& text, std::size_t limit) {
-  if (text.size() <= limit) return false;
-  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0) == 0x80) --limit;
-  text = text.substr(0, limit);
-  return true;
-}
-
-/// Not more than its JSON line takes.
-std::size_t text_bytes(const Span& span) {
-  std::size_t bytes = 100 + span.id.size() + span.trace_id.size() + span.parent_id.size() + span.name.size();
-  for (const auto& [key, value] : span.attrs) bytes += key.size() + value.size() + 5;
-  return bytes;
-}
-
-void mark_unfinished(Span& span, Timestamp end) {
-  span.end_time = std::max(span.start_time, end);
-  span.attrs.insert_or_assign(std::string(unfinished_attribute), "true");
-}
-
-IdRef own_id(std::string_view text) {
-  IdRef id = IdRef::of(text);
-  if (id.form == IdRef::Form::none) id.form = IdRef::Form::text;
-  return id;
-}
 
 }  // namespace
 
@@ -88,6 +63,8 @@ struct SpanStore::Impl : private TraceMemory {
   std::function<void(const Trace&)> on_trace, on_change;
   std::function<bool()> span_wanted, trace_wanted;
   TextTable texts{max_texts, max_text_bytes}, services{max_services, max_service_bytes};
+  SpanBounds bounds{options, stats, texts};
+  const TraceReader reader{*this, texts, services};
   TimePoint now = TimePoint::min();
   std::vector<AttributeView> event_attributes;
 
@@ -101,7 +78,7 @@ struct SpanStore::Impl : private TraceMemory {
     const bool starts = event.type == EventType::span_start;
     KeptTrace& trace = trace_of(ref(event.trace_id), service, event.time);
     touch(trace, event.time);
-    take_apart(event, parts_);
+    bounds.take_apart(event, parts_);
     const std::uint64_t hash = hash_of(parts_.id);
     Half* const half = find_half(trace, parts_.id, hash);
     const bool known = half != nullptr || contains(trace, parts_.id, hash);
@@ -117,7 +94,7 @@ struct SpanStore::Impl : private TraceMemory {
   /// As if they came one by one, but the start is not put aside for the time between.
   void apply(const EventView& start, const EventView& end, std::uint32_t service) {
     KeptTrace& trace = trace_of(ref(start.trace_id), service, start.time);
-    take_apart(start, parts_);
+    bounds.take_apart(start, parts_);
     const std::uint64_t hash = hash_of(parts_.id);
     if (find_half(trace, parts_.id, hash) != nullptr || contains(trace, parts_.id, hash)) {
       apply(start, service);
@@ -127,9 +104,9 @@ struct SpanStore::Impl : private TraceMemory {
     stats.events += 2;
     touch(trace, std::max(start.time, end.time));
     half_parts_.end = end.time;
-    take_apart(end.attributes, half_parts_.attributes);
-    untie(parts_);
-    join(parts_, half_parts_);
+    bounds.take_apart(end.attributes, half_parts_.attributes);
+    bounds.untie(parts_);
+    bounds.join(parts_, half_parts_);
     finish(trace, hash, parts_);
     update_settling(trace);
     enforce_bounds();
@@ -144,19 +121,19 @@ struct SpanStore::Impl : private TraceMemory {
     if (half == nullptr && contains(trace, id, hash)) {
       ++stats.events;
       ++stats.duplicates;
-    } else if (half == nullptr && within_limits(span)) {
+    } else if (half == nullptr && bounds.within(span)) {
       stats.events += 2;
       if (span.end_time < span.start_time || span.parent_id == span.span_id) {
-        finish(trace, hash, corrected(span));
+        finish(trace, hash, bounds.corrected(span));
       } else {
         finish(trace, hash, span);
       }
     } else {
-      take_apart(span, parts_);
+      bounds.take_apart(span, parts_);
       if (half == nullptr) {
         stats.events += 2;
-        untie(parts_);
-        clamp_duration(parts_);
+        bounds.untie(parts_);
+        bounds.clamp_duration(parts_);
         finish(trace, hash, parts_);
       } else if (half->state == State::ended) {
         stats.events += 2;
@@ -183,7 +160,7 @@ struct SpanStore::Impl : private TraceMemory {
     ++stats.events;
     KeptTrace& trace = trace_of(trace_id, service, span.start_time);
     touch(trace, span.start_time);
-    take_apart(span, parts_);
+    bounds.take_apart(span, parts_);
     parts_.end = {};
     Half* const half = find_half(trace, id, hash);
     apply_start(trace, half != nullptr, half, hash, parts_);
@@ -262,30 +239,11 @@ struct SpanStore::Impl : private TraceMemory {
     return true;
   }
 
-  Trace snapshot(const KeptTrace& trace, Forest* forest_out = nullptr) const {
-    Trace result;
-    result.trace_id = id_of(trace);
-    result.service = services.text(trace.service);
-    if (trace.extra != nullptr) result.unfinished = trace.extra->unfinished, result.late = trace.extra->late;
-    std::vector<Span> spans = complete_spans(trace, result.trace_id);
-    for_each_half(trace, [&](const Half& half, const SpanParts& parts) {
-      if (half.state == State::ended || (half.state == State::started && !trace.completed)) return;
-      spans.push_back(to_span(parts, result.trace_id));
-      mark_unfinished(spans.back(), half.state == State::started ? trace.latest : half.given_up);
-      if (half.state == State::started) ++result.unfinished;
-    });
-    result.spans = static_cast<std::uint32_t>(spans.size());
-    Forest forest = build_forest(std::move(spans));
-    result.roots = std::move(forest.roots);
-    if (forest_out != nullptr) *forest_out = std::move(forest);
-    return result;
-  }
-
   std::map<std::string, std::vector<Span>> all_traces() const {
     std::map<std::string, std::vector<Span>> all;
     for (const auto* order : {&open_, &completed_}) {
       for (const KeptTrace* trace = order->front; trace != nullptr; trace = trace->next) {
-        if (Trace known = snapshot(*trace); !known.roots.empty()) all.emplace(std::move(known.trace_id), std::move(known.roots));
+        if (Trace known = reader.snapshot(*trace); !known.roots.empty()) all.emplace(std::move(known.trace_id), std::move(known.roots));
       }
     }
     return all;
@@ -302,7 +260,7 @@ struct SpanStore::Impl : private TraceMemory {
         replay.left_out += published(trace);
         return;
       }
-      chosen.push_back(published_spans(trace));
+      chosen.push_back(reader.published_spans(trace));
       for (const Span& span : chosen.back()) total += text_bytes(span);
     };
     for (const KeptTrace* trace = settling_.back; trace != nullptr && count > 0; trace = trace->settles_before) choose(*trace);
@@ -313,148 +271,6 @@ struct SpanStore::Impl : private TraceMemory {
 
  private:
   using TraceMemory::id_of;
-  std::string_view text_of(const TextRef& text) const noexcept { return text.interned ? texts.text(text.id) : text.text; }
-
-  // ── Bounds of a span ──
-
-  void take_apart(const EventView& event, SpanParts& out) {
-    const std::size_t most = options.max_attribute_bytes;
-    const bool starts = event.type == EventType::span_start;
-    std::string_view name = event.name;
-    if (cut(name, most)) ++stats.cut_attributes;
-    out.id = own_id(event.span_id);
-    out.parent = starts ? IdRef::of(event.parent_id) : IdRef{};
-    out.name = starts ? common(name) : TextRef{};  // an end has none
-    out.kind = event.kind;
-    out.start = starts ? event.time : Timestamp{};
-    out.end = starts ? Timestamp{} : event.time;
-    take_apart(event.attributes, out.attributes);
-  }
-  void take_apart(std::span<const AttributeView> attributes, std::vector<AttributeRef>& out) {
-    const std::size_t most = options.max_attribute_bytes;
-    out.clear();
-    bool long_keys = false;
-    for (const auto& [key, value] : attributes) {
-      AttributeRef& each = out.emplace_back();
-      each.key.text = key;
-      each.text = value;
-      if (cut(each.text, most)) ++stats.cut_attributes;
-      long_keys |= key.size() > most;
-    }
-    if (long_keys || out.size() > options.max_attributes) limit(out);
-    for (AttributeRef& each : out) each.key = common(each.key.text);
-  }
-  /// As an id, if it is one of those that come again and again.
-  TextRef common(std::string_view text) {
-    const std::uint32_t id = texts.intern_if_common(text);
-    return {id, id != 0, text};
-  }
-  /// Cuts keys, and drops what there are too many of. Requires: each key once, all of them texts.
-  [[gnu::noinline]] void limit(std::vector<AttributeRef>& attributes) {
-    const auto before = [](const AttributeRef& a, const AttributeRef& b) { return a.key.text < b.key.text; };
-    std::sort(attributes.begin(), attributes.end(), before);
-    for (AttributeRef& each : attributes) {
-      if (cut(each.key.text, options.max_attribute_bytes)) ++stats.cut_attributes;
-    }
-    std::stable_sort(attributes.begin(), attributes.end(), before);
-    const auto twice = std::unique(attributes.begin(), attributes.end(),
-                                   [](const AttributeRef& a, const AttributeRef& b) { return a.key.text == b.key.text; });
-    stats.dropped_attributes += static_cast<std::uint64_t>(attributes.end() - twice);
-    attributes.erase(twice, attributes.end());
-    drop_beyond_limit(attributes);
-  }
-  /// Whether nothing of it has to be cut or dropped.
-  bool within_limits(const PackedSpan& span) const noexcept {
-    return span.attribute_count <= options.max_attributes && texts.longest() <= options.max_attribute_bytes &&
-           span.attributes.size() <= options.max_attribute_bytes;  // so each value is
-  }
-  void take_apart(const PackedSpan& span, SpanParts& out) {
-    const std::size_t most = options.max_attribute_bytes;
-    out.id = IdRef::of(span.span_id);
-    out.parent = span.parent_id.valid() ? IdRef::of(span.parent_id) : IdRef{};
-    out.name = limited({span.name, true, {}});
-    out.kind = span.kind;
-    out.start = span.start_time;
-    out.end = span.end_time;
-    out.attributes.clear();
-    const std::byte* at = span.attributes.data();
-    for (unsigned left = span.attribute_count; left > 0; --left) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, at, sizeof word);
-      AttributeRef each{{attribute_key(word), true, {}}, static_cast<AttributeValue::Type>(attribute_type(word)), 0, {}};
-      if (each.type == AttributeValue::Type::string) {
-        each.text = {reinterpret_cast<const char*>(at) + 8, attribute_bytes(word)};
-      } else {
-        std::memcpy(&each.number, at + 8, sizeof each.number);
-      }
-      at += 8 + (attribute_bytes(word) + 7) / 8 * 8;
-      const auto same = std::find_if(out.attributes.begin(), out.attributes.end(),
-                                     [&](const AttributeRef& known) { return known.key.id == each.key.id; });
-      if (same != out.attributes.end()) {
-        *same = each;
-      } else {
-        out.attributes.push_back(each);
-      }
-    }
-    for (AttributeRef& each : out.attributes) {
-      if (cut(each.text, most)) ++stats.cut_attributes;
-      each.key = limited(each.key);
-    }
-    std::stable_sort(out.attributes.begin(), out.attributes.end(), [this](const AttributeRef& a, const AttributeRef& b) {
-      return std::pair(text_of(a.key), !a.key.interned) < std::pair(text_of(b.key), !b.key.interned);  // what was cut last
-    });
-    const auto twice = std::unique(out.attributes.begin(), out.attributes.end(),
-                                   [this](const AttributeRef& a, const AttributeRef& b) { return text_of(a.key) == text_of(b.key); });
-    stats.dropped_attributes += static_cast<std::uint64_t>(out.attributes.end() - twice);
-    out.attributes.erase(twice, out.attributes.end());
-    drop_beyond_limit(out.attributes);
-  }
-  TextRef limited(TextRef text) {
-    text.text = texts.text(text.id);
-    if (cut(text.text, options.max_attribute_bytes)) {
-      ++stats.cut_attributes;
-      text.interned = false;
-    }
-    return text;
-  }
-  /// Requires: sorted by key.
-  void drop_beyond_limit(std::vector<AttributeRef>& attributes) {
-    if (attributes.size() <= options.max_attributes) return;
-    stats.dropped_attributes += attributes.size() - options.max_attributes;
-    attributes.resize(options.max_attributes);
-  }
-  /// Adds `more`; of equal keys the ones that are there stay.
-  void merge(std::vector<AttributeRef>& into, const std::vector<AttributeRef>& more) {
-    if (more.empty()) return;
-    into.insert(into.end(), more.begin(), more.end());
-    std::stable_sort(into.begin(), into.end(),
-                     [this](const AttributeRef& a, const AttributeRef& b) { return text_of(a.key) < text_of(b.key); });
-    into.erase(std::unique(into.begin(), into.end(),
-                           [this](const AttributeRef& a, const AttributeRef& b) { return text_of(a.key) == text_of(b.key); }),
-               into.end());
-    drop_beyond_limit(into);
-  }
-  void untie(SpanParts& span) {
-    if (!(span.parent == span.id)) return;
-    span.parent = {};
-    ++stats.cycles;
-  }
-  void clamp_duration(SpanParts& span) {
-    if (span.end >= span.start) return;
-    span.end = span.start;
-    ++stats.negative_durations;
-  }
-  PackedSpan corrected(PackedSpan span) {
-    if (span.parent_id == span.span_id) {
-      span.parent_id = {};
-      ++stats.cycles;
-    }
-    if (span.end_time < span.start_time) {
-      span.end_time = span.start_time;
-      ++stats.negative_durations;
-    }
-    return span;
-  }
 
   // ── Traces ──
 
@@ -515,7 +331,7 @@ struct SpanStore::Impl : private TraceMemory {
     if (!call && is_tidy(trace)) return;
     Forest forest;
     std::optional<Trace> whole;
-    if (call || !count_in(trace, forest)) whole = snapshot(trace, &forest);
+    if (call || !count_in(trace, forest)) whole = reader.snapshot(trace, &forest);
     stats.orphans += forest.orphans;
     stats.cycles += forest.cycles;
     stats.flattened += forest.flattened;
@@ -536,7 +352,7 @@ struct SpanStore::Impl : private TraceMemory {
   }
   void hand_on_change(KeptTrace& trace) {
     take_change(trace);
-    const Trace whole = snapshot(trace);
+    const Trace whole = reader.snapshot(trace);
     if (!call_guarded(on_change, whole)) ++stats.failed_callbacks;
   }
   /// One span of a trace that was complete before it was stored elsewhere.
@@ -688,7 +504,7 @@ struct SpanStore::Impl : private TraceMemory {
       facts.start = std::min(facts.start, parts.start);
       facts.end = std::max(facts.end, end);
       for (const AttributeRef& each : parts.attributes) {
-        const std::string_view key = text_of(each.key);
+        const std::string_view key = text_of(texts, each.key);
         if (!keep_rules.ask_for(key)) continue;
         value.clear();
         append_text(value, each);
@@ -703,7 +519,7 @@ struct SpanStore::Impl : private TraceMemory {
       std::string id = parts.id.string();
       if (std::tie(best.rank, best.start, best.id) < std::tie(rank, parts.start, id)) return;
       best = {rank, parts.start, std::move(id)};
-      facts.root = text_of(parts.name);
+      facts.root = text_of(texts, parts.name);
     };
     SpanParts parts;
     RecordContext context{trace.base, 0, false};
@@ -760,28 +576,19 @@ struct SpanStore::Impl : private TraceMemory {
     Impl& impl_;
     Half* half_;
   };
-  /// Adds to a start what its end says, which knows better.
-  void join(SpanParts& start, SpanParts& end) {
-    start.end = end.end;
-    if (!end.attributes.empty()) {
-      merge(end.attributes, start.attributes);
-      start.attributes.swap(end.attributes);
-    }
-    clamp_duration(start);
-  }
   void apply_start(KeptTrace& trace, bool known, Half* half, std::uint64_t hash, SpanParts& start) {
     if (known && (half == nullptr || half->state != State::ended)) {
       ++stats.duplicates;
       return;
     }
-    untie(start);
+    bounds.untie(start);
     if (half == nullptr) {
       add_pending(trace, hash, start, State::started);
       return;
     }
     const Detached end_half(*this, *half);
     read_half(*half, half_parts_, half_bytes_);
-    join(start, half_parts_);
+    bounds.join(start, half_parts_);
     finish(trace, hash, start);
   }
   void apply_end(KeptTrace& trace, bool known, Half* half, std::uint64_t hash, SpanParts& end) {
@@ -797,7 +604,7 @@ struct SpanStore::Impl : private TraceMemory {
     const Detached start_half(*this, *half);
     SpanParts& whole = half_parts_;
     read_half(*half, whole, half_bytes_);
-    join(whole, end);
+    bounds.join(whole, end);
     if (waited) {
       finish(trace, hash, whole);
     } else {  // it was handed on already; now it is known as it was
@@ -835,7 +642,7 @@ struct SpanStore::Impl : private TraceMemory {
     half.given_up = std::max(parts.start, trace.latest);
     if (on_span && is_wanted(span_wanted)) {
       const std::string trace_id = id_of(trace);
-      Span span = to_span(parts, trace_id);
+      Span span = reader.to_span(parts, trace_id);
       mark_unfinished(span, half.given_up);
       hand_on(trace_id, span);
     }
@@ -889,7 +696,7 @@ struct SpanStore::Impl : private TraceMemory {
     const std::string trace_id = id_of(trace);
     SpanParts parts;
     read_record(record, before, parts);
-    hand_on(trace_id, to_span(parts, trace_id));
+    hand_on(trace_id, reader.to_span(parts, trace_id));
   }
   void append(KeptTrace& trace, std::uint64_t hash, const SpanParts& span) {
     if (trace.dropped) return;
@@ -992,65 +799,6 @@ struct SpanStore::Impl : private TraceMemory {
     });
     if (plain) forest = count_forest(std::move(nodes));
     return plain;
-  }
-
-  Span to_span(const SpanParts& parts, const std::string& trace_id) const {
-    Span span;
-    span.id = parts.id.string();
-    span.trace_id = trace_id;
-    span.parent_id = parts.parent.string();
-    span.name = text_of(parts.name);
-    span.kind = parts.kind;
-    span.start_time = parts.start;
-    span.end_time = parts.end;
-    for (const AttributeRef& each : parts.attributes) {
-      std::string& value = span.attrs[std::string(text_of(each.key))];
-      value.clear();
-      append_text(value, each);
-    }
-    return span;
-  }
-  static void append_text(std::string& out, const AttributeRef& attribute) {
-    if (attribute.type == AttributeValue::Type::string) {
-      out += attribute.text;
-    } else {
-      char number[sizeof attribute.number];
-      std::memcpy(number, &attribute.number, sizeof number);
-      append_value(out, RecordAttribute{0, attribute.type, number, sizeof number});
-    }
-  }
-  std::vector<Span> complete_spans(const KeptTrace& trace, const std::string& trace_id) const {
-    std::vector<Span> spans;
-    spans.reserve(trace.stored + halves_of(trace));
-    SpanParts parts;
-    RecordContext context{trace.base, 0, false};
-    for_each_record(trace, [&](const std::byte* record, const ChunkArena::Chunk*, std::size_t) {
-      read_record(record, context, parts);
-      spans.push_back(to_span(parts, trace_id));
-    });
-    return spans;
-  }
-  std::vector<Span> published_spans(const KeptTrace& trace) const {
-    const std::string trace_id = id_of(trace);
-    std::vector<Span> spans = complete_spans(trace, trace_id);
-    for_each_half(trace, [&](const Half& half, const SpanParts& parts) {
-      if (half.state != State::unfinished) return;
-      spans.push_back(to_span(parts, trace_id));
-      mark_unfinished(spans.back(), half.given_up);
-    });
-    return spans;
-  }
-  /// Appends the spans of a trace, children before their parents.
-  static void append_spans(std::vector<Span> spans, std::vector<Span>& out) {
-    const auto first = static_cast<std::ptrdiff_t>(out.size());
-    std::vector<Span> stack = build_forest(std::move(spans)).roots;
-    while (!stack.empty()) {
-      Span span = std::move(stack.back());
-      stack.pop_back();
-      for (Span& child : std::exchange(span.children, {})) stack.push_back(std::move(child));
-      out.push_back(std::move(span));
-    }
-    std::reverse(out.begin() + first, out.end());
   }
 
   TimePoint due_ = TimePoint::max();  // nothing is due before
