@@ -10,11 +10,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
 #include "net/fd.hpp"
+#include "telemetry/json_members.hpp"
 #include "weir/telemetry/instance_id.hpp"
 
 namespace weir::inline v0::detail {
@@ -70,19 +70,10 @@ std::optional<Name> parse_name(std::string_view text) noexcept {
 
 /// The instance id of a body; empty if it is no payload of this update.
 std::string instance_of(std::string_view body, std::string_view update_id) {
-  using nlohmann::json;
-  const auto top_level = [](int depth, json::parse_event_t event, const json& parsed) {
-    if (event == json::parse_event_t::key && depth == 1) return parsed != "data";  // it may be large, and is sent as it is
-    return true;
-  };
-  const json parsed = json::parse(body, top_level, false);
-  if (!parsed.is_object()) return {};
-  const auto text = [&](const char* member) {
-    const auto found = parsed.find(member);
-    return found != parsed.end() && found->is_string() ? found->get<std::string>() : std::string();
-  };
-  std::string instance_id = text("instance_id");
-  return text("update_id") == update_id && InstanceId::parse(instance_id).valid() ? instance_id : std::string();
+  JsonMember members[] = {{.name = "instance_id"}, {.name = "update_id"}};
+  if (read_members(body, members) != JsonProblem::none) return {};
+  std::string& instance_id = members[0].text;
+  return members[1].text == update_id && InstanceId::parse(instance_id).valid() ? std::move(instance_id) : std::string();
 }
 
 }  // namespace

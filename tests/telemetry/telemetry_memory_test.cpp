@@ -474,3 +474,18 @@ TEST_CASE("the end of a thread needs no memory") {
   CHECK(payload.as_int("key") == 50);
   CHECK(histogram(payload, "latency").count() == 50 * 60);
 }
+
+TEST_CASE("an answer of the server that finds no memory is no response, and ends nothing") {
+  const std::string text = R"({"next_update":60000000000,"error":")" + long_text + R"(","disable_keys":["a",")" + long_text +
+                           R"("],"x":[{"y":[1,{"z":{}}]},[]]})";
+  bool read = false;
+  for (long number = 0; !read; ++number) {
+    const LittleMemory little(number);  // and none for what is destroyed
+    try {
+      const Result<Response> response = Response::from_json(text);
+      allocations_left = -1;
+      read = response.has_value() && response->disable_keys.size() == 2 && response->error == long_text;
+      CHECK(read);
+    } catch (const std::bad_alloc&) {}
+  }
+}
