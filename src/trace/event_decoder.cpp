@@ -41,7 +41,7 @@ class PlainReader {
     return true;
   }
   /// The rest of a string, and its closing quote.
-  bool text(std::string_view& out) noexcept {
+  [[gnu::always_inline]] bool text(std::string_view& out) noexcept {
     const char* const begin = at_;
     const bool ascii = find_stop();
     if (at_ == end_ || *at_ != '"') return false;
