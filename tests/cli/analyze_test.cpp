@@ -6,13 +6,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "support/catch.hpp"
 #include "support/command.hpp"
 #include "support/eventually.hpp"
 #include "support/process.hpp"
+#include "support/running_view_server.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/trace/socket_sender.hpp"
 #include "weir/trace/tracer.hpp"
@@ -22,6 +22,7 @@ using nlohmann::json;
 using weir::SpanKind;
 using weir::testing::eventually;
 using weir::testing::Process;
+using weir::testing::RunningViewServer;
 using weir::testing::ScratchDir;
 
 namespace {
@@ -72,6 +73,20 @@ const std::string lines =
     R"({"id":"c","trace_id":"u","name":"job","kind":0,"start_time":"2024-01-01T00:00:00Z","end_time":"2024-01-01T00:00:01Z","children":[{"id":"d","trace_id":"u","parent_id":"c","name":"step","kind":0,"start_time":"2024-01-01T00:00:00Z","end_time":"2024-01-01T00:00:00.5Z"}]})"
     "\n";
 
+/// A past of one trace; so many spans of it did not fit. `asked`: how many traces were asked for.
+auto replaying_one_trace(std::atomic<std::size_t>& asked, std::uint64_t left_out) {
+  return [&asked, left_out](weir::ViewServer& server) {
+    server.on_replay([&asked, left_out](std::size_t traces, std::size_t) {
+      asked = traces;
+      weir::Span span;
+      span.id = span.trace_id = "a";
+      span.name = "GET /";
+      span.kind = SpanKind::http;
+      return weir::Replay{{span}, left_out};
+    });
+  };
+}
+
 }  // namespace
 
 TEST_CASE("view --analyze prints tables of the running session when it ends") {
@@ -116,55 +131,28 @@ TEST_CASE("view --analyze prints tables of the running session when it ends") {
 
 TEST_CASE("view --once ends behind the traces of before, with trees as with an analysis") {
   Place place;
-  const std::string path = place.dir / "view.sock";
-  weir::ViewServer server{path};
   std::atomic<std::size_t> asked = 0;
-  server.on_replay([&](std::size_t traces, std::size_t) {
-    asked = traces;
-    weir::Span span;
-    span.id = span.trace_id = "a";
-    span.name = "GET /";
-    span.kind = SpanKind::http;
-    return weir::Replay{{span}, 3};
-  });
-  REQUIRE(server.listen());
-  weir::StopSource stop;
-  std::thread serving([&] { (void)server.serve(stop.token()); });
-  auto trees = place.start({"view", "--once", "--last", "7", "--view-socket", path});
+  RunningViewServer server({}, replaying_one_trace(asked, 3));
+  auto trees = place.start({"view", "--once", "--last", "7", "--view-socket", server.path()});
   CHECK(trees->wait() == 0);
   CHECK(asked == 7);
   CHECK(trees->out().find("GET / [http]") != std::string::npos);
   CHECK(trees->err().find("3 spans of before left out") != std::string::npos);
-  auto analysis = place.start({"view", "--once", "--analyze", "--json", "--view-socket", path});
+  auto analysis = place.start({"view", "--once", "--analyze", "--json", "--view-socket", server.path()});
   CHECK(analysis->wait() == 0);
   CHECK(asked == 1000);
   CHECK(json::parse(analysis->out()).at("endpoints").at(0).at("path") == "/");
-  CHECK(place.start({"view", "--once", "--last", "0", "--view-socket", path})->wait() == 0);
+  CHECK(place.start({"view", "--once", "--last", "0", "--view-socket", server.path()})->wait() == 0);
   CHECK(place.start({"view", "--once", "--follow"})->wait() == 2);
-  stop.request_stop();
-  serving.join();
 }
 
 TEST_CASE("view --analyze without --follow asks for the last traces and ends with the collector") {
   Place place;
-  const std::string path = place.dir / "view.sock";
-  weir::ViewServer server{path};
   std::atomic<std::size_t> asked = 0;
-  server.on_replay([&](std::size_t traces, std::size_t) {
-    asked = traces;
-    weir::Span span;
-    span.id = span.trace_id = "a";
-    span.name = "GET /";
-    span.kind = SpanKind::http;
-    return weir::Replay{{span}, 0};
-  });
-  REQUIRE(server.listen());
-  weir::StopSource stop;
-  std::thread serving([&] { (void)server.serve(stop.token()); });
-  auto viewer = place.start({"view", "--analyze", "--json", "--view-socket", path});
-  CHECK(eventually([&] { return server.stats().replays == 1 && server.stats().waiting == 0; }));
-  stop.request_stop();
-  serving.join();
+  RunningViewServer server({}, replaying_one_trace(asked, 0));
+  auto viewer = place.start({"view", "--analyze", "--json", "--view-socket", server.path()});
+  CHECK(eventually([&] { return server->stats().replays == 1 && server->stats().waiting == 0; }));
+  server.stop();
   CHECK(viewer->wait() == 0);
   CHECK(asked == 1000);
   INFO(viewer->err() << viewer->out());
