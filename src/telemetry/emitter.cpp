@@ -16,7 +16,7 @@
 #include <system_error>
 #include <thread>
 
-#include "telemetry/fork_listener.hpp"
+#include "telemetry/fork_handler.hpp"
 #include "telemetry/sending.hpp"
 #include "telemetry/spool.hpp"
 #include "weir/core/ids.hpp"
@@ -110,16 +110,16 @@ struct Run {
 }  // namespace
 
 /// What the emitter and its thread share. Its mutex is held across forks: no call of anybody else's code is made under it.
-struct Emitter::State final : detail::ForkListener, std::enable_shared_from_this<State> {
+struct Emitter::State final : detail::ForkHandler, std::enable_shared_from_this<State> {
   enum class Phase { idle, starting, running, ended, stopping };
 
   State(Telemetry buffer, std::unique_ptr<Transport> way, EmitterOptions how)
       : telemetry(std::move(buffer)), transport(std::move(way)), options(std::move(how)), pacer(options.pacer) {
     if (pacer == nullptr) pacer = std::make_shared<SystemPacer>();
     if (options.logger == nullptr) options.logger = &stderr_logger();
-    detail::add_fork_listener(*this);
+    detail::add_fork_handler(*this);
   }
-  ~State() { detail::remove_fork_listener(*this); }
+  ~State() { detail::remove_fork_handler(*this); }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 

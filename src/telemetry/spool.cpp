@@ -96,7 +96,7 @@ Result<std::unique_ptr<Spool>> Spool::open(const std::string& directory, std::si
                  "the path of a telemetry spool is empty or contains a NUL; name a directory"};
   }
   std::unique_ptr<Spool> spool(new Spool(directory, max_bytes));
-  add_fork_listener(*spool);
+  add_fork_handler(*spool);
   spool->listening_ = true;
   if (Result<void> opened = spool->open_directory(); !opened) return std::move(opened).error();
   if (Result<void> locked = spool->take_lock(); !locked) return std::move(locked).error();
@@ -112,7 +112,7 @@ Spool::~Spool() {
   }
   if (directory_fd_ >= 0) ::close(directory_fd_);
   lock_fd_ = directory_fd_ = -1;
-  if (listening_) remove_fork_listener(*this, guard);
+  if (listening_) remove_fork_handler(*this, guard);
 }
 
 void Spool::in_child() noexcept {

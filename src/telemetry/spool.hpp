@@ -17,14 +17,14 @@
 #include <string>
 #include <string_view>
 
-#include "telemetry/fork_listener.hpp"
+#include "telemetry/fork_handler.hpp"
 #include "weir/core/result.hpp"
 
 namespace weir::inline v0::detail {
 
 /// In the child of a fork its descriptors are closed, and the directory stays the parent's: nothing else may be called there.
 /// Thread-safety: Distinct objects: safe. Shared: unsafe.
-class Spool final : ForkListener {
+class Spool final : ForkHandler {
  public:
   struct Stored {
     std::uint64_t sequence = 0;

@@ -9,8 +9,8 @@
 // A viewer that does not read costs a bounded piece of that log and nobody else anything: beyond `max_queued_bytes` its oldest lines
 // go, whole, and it is told how many with a line ["dropped",n]; one that accepts no byte for `stall_limit` is disconnected.
 // A viewer may ask for the past: with ["last",n] as its first line it gets the spans of the newest n traces before what
-// comes. Who sends ["stats"] as its first line is no viewer: it gets the counters, in one line, and is disconnected. What else
-// viewers send is read and ignored, up to `max_input` bytes.
+// comes; with ["last",n,"once"] these alone, and is disconnected. Who sends ["stats"] as its first line is no viewer: it gets the counters,
+// in one line, and is disconnected. What else viewers send is read and ignored, up to `max_input` bytes.
 
 #include <sys/types.h>
 #include <chrono>
@@ -66,9 +66,10 @@ class ViewServer {
   ViewServer(const ViewServer&) = delete;
   ViewServer& operator=(const ViewServer&) = delete;
 
-  /// Where the spans come from when a viewer asks for the last traces; without it such requests are ignored. Called on the
+  /// Where the spans come from when a viewer asks for the last traces; without it there are none. Called on the
   /// thread in serve(), outside locks, once per viewer that asks; `max_bytes` of text are all that is of use. What it
-  /// throws is logged, and that viewer gets live spans only. Set before serve(); what it uses must outlive that.
+  /// throws is logged, and that viewer gets live spans only, or, if it asked for the past alone, is disconnected. Set before serve(); what
+  /// it uses must outlive that.
   ///   view.on_replay([&](std::size_t traces, std::size_t max_bytes) { return collector.last_traces(traces, max_bytes); });
   void on_replay(std::function<Replay(std::size_t traces, std::size_t max_bytes)> source);
 
