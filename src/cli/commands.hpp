@@ -48,11 +48,30 @@ struct StatsSettings {
   bool all = false;  ///< zeros, too
 };
 
+enum class AgentDetector { best, kernel_events, ebpf, proc };
+
+struct AgentSettings {
+  std::string config;
+  std::string socket;  ///< empty: the default
+  AgentDetector detector = AgentDetector::best;
+  std::chrono::milliseconds minimum_age{1000};
+  std::chrono::milliseconds retry{10'000};  ///< between two tries of what failed
+};
+
+struct PsSettings {
+  std::string socket;  ///< of the agent; empty: the default
+  std::chrono::milliseconds timeout{2000};
+  bool json = false;
+  bool stats = false;  ///< what the processes themselves say, too
+};
+
 int collect(const CollectSettings& settings);
 /// Requires: a command.
 int run(const CollectSettings& settings, const std::vector<std::string>& command);
 int view(const ViewSettings& settings);
 int stats(const StatsSettings& settings);
+int agent(const AgentSettings& settings);
+int ps(const PsSettings& settings);
 /// Says what of this machine weir can use (doctor.hpp).
 int doctor(bool json);
 

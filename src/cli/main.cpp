@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/agent_socket.hpp"
 #include "cli/commands.hpp"
 #include "cli/output.hpp"
 #include "cli/parse.hpp"
@@ -19,7 +20,9 @@
 
 namespace {
 
+using weir::cli::AgentSettings;
 using weir::cli::CollectSettings;
+using weir::cli::PsSettings;
 using weir::cli::StatsSettings;
 using weir::cli::ViewSettings;
 
@@ -206,6 +209,47 @@ CLI::App& add_stats(CLI::App& app, StatsSettings& settings) {
   return stats;
 }
 
+weir::Result<weir::cli::AgentDetector> parse_detector(const std::string& text) {
+  using weir::cli::AgentDetector;
+  if (text == "best") return AgentDetector::best;
+  if (text == "kernel-events") return AgentDetector::kernel_events;
+  if (text == "ebpf") return AgentDetector::ebpf;
+  if (text == "proc") return AgentDetector::proc;
+  return weir::Error{std::make_error_code(std::errc::invalid_argument), "'" + text + "' is not one of best, kernel-events, ebpf, proc"};
+}
+
+/// Also none at all.
+weir::Result<std::chrono::milliseconds> parse_age(const std::string& text) {
+  if (text == "0") return std::chrono::milliseconds{0};
+  return weir::cli::parse_duration(text);
+}
+
+CLI::App& add_agent(CLI::App& app, AgentSettings& settings) {
+  CLI::App& agent = *app.add_subcommand("agent", "Find processes, instrument them, keep them configured as a file says");
+  add(agent, "--config", settings.config, parse_path, "FILE", "", "groups of processes and their configurations, in JSON; read again when it changes")
+      ->required();
+  add(agent, "--socket", settings.socket, parse_path, "PATH", weir::cli::default_agent_socket(), "the socket that tells of the processes");
+  add(agent, "--detector", settings.detector, parse_detector, "best|kernel-events|ebpf|proc", "best: the first that works here",
+      "how processes are found");
+  add(agent, "--minimum-age", settings.minimum_age, parse_age, "DURATION", "1s",
+      "how long a process must have run before it is looked at; 0: at once");
+  add(agent, "--retry", settings.retry, weir::cli::parse_duration, "DURATION", "10s", "how long to wait before what failed is tried again");
+  agent.footer(
+      "Prints `watching config=... socket=... detector=...` on stderr when ready, and a line on stdout for each process that is\n"
+      "instrumented, failed, or exited. SIGINT or SIGTERM stops it, within ten seconds; what it has configured stays as it is. A\n"
+      "second signal ends it at once. docs/instrumentation.md describes the file.");
+  return agent;
+}
+
+CLI::App& add_ps(CLI::App& app, PsSettings& settings) {
+  CLI::App& ps = *app.add_subcommand("ps", "List the processes that an agent knows, and their state; without an agent, those with a control socket");
+  add(ps, "--socket", settings.socket, parse_path, "PATH", weir::cli::default_agent_socket(), "the agent's socket");
+  add(ps, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "2s", "how long to wait for the agent, and for each process");
+  ps.add_flag("--stats", settings.stats, "also ask each process for its counters (default: off)");
+  ps.add_flag("--json", settings.json, "one line of JSON (default: a table)");
+  return ps;
+}
+
 CLI::App& add_doctor(CLI::App& app, bool& json) {
   CLI::App& doctor = *app.add_subcommand("doctor", "Try what weir needs of this machine, and say what to do where it does not work");
   doctor.add_flag("--json", json, "one line of JSON (default: a line for each check)");
@@ -259,6 +303,10 @@ int dispatch(std::vector<std::string> arguments) {
 
   StatsSettings stats_settings;
   const CLI::App& stats = add_stats(app, stats_settings);
+  AgentSettings agent_settings;
+  const CLI::App& agent = add_agent(app, agent_settings);
+  PsSettings ps_settings;
+  const CLI::App& ps = add_ps(app, ps_settings);
   bool doctor_json = false;
   const CLI::App& doctor = add_doctor(app, doctor_json);
 
@@ -295,6 +343,8 @@ int dispatch(std::vector<std::string> arguments) {
   if (collect.parsed()) return weir::cli::collect(collect_settings);
   if (run.parsed()) return weir::cli::run(run_settings, command);
   if (stats.parsed()) return weir::cli::stats(stats_settings);
+  if (agent.parsed()) return weir::cli::agent(agent_settings);
+  if (ps.parsed()) return weir::cli::ps(ps_settings);
   if (doctor.parsed()) return weir::cli::doctor(doctor_json);
   return weir::cli::view(view_settings);
 }

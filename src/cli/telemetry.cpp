@@ -2,7 +2,15 @@
 
 #include <utility>
 
+#include "cli/agent_socket.hpp"
+
 namespace weir::cli {
+
+namespace {
+
+constexpr std::chrono::seconds agent_timeout{1};
+
+}  // namespace
 
 TelemetryDesk::TelemetryDesk(TelemetryStore store, std::optional<TelemetryPolicyFile> policy)
     : store_(std::move(store)), policy_(std::move(policy)) {}
@@ -22,7 +30,9 @@ Result<std::unique_ptr<TelemetryDesk>> TelemetryDesk::open(const CollectSettings
   Result<TelemetryStore> store = TelemetryStore::open({.path = settings.telemetry_db});
   if (!store) return store.error();
   std::unique_ptr<TelemetryDesk> desk(new TelemetryDesk(std::move(*store), std::move(policy)));
-  desk->server_.emplace(settings.http, desk->store_, desk->policy_ ? &*desk->policy_ : nullptr);
+  TelemetryServerOptions options;
+  options.processes = [] { return read_agent(default_agent_socket(), agent_timeout); };
+  desk->server_.emplace(settings.http, desk->store_, desk->policy_ ? &*desk->policy_ : nullptr, std::move(options));
   if (auto bound = desk->server_->listen(); !bound) return bound.error();
   return desk;
 }

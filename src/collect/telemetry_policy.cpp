@@ -1,16 +1,13 @@
 #include "weir/collect/telemetry_policy.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <cerrno>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
-#include "net/unix_socket.hpp"
+#include "net/read_file.hpp"
 #include "text/json_depth.hpp"
+#include "text/json_place.hpp"
 #include "text/quantity.hpp"
 
 namespace weir::inline v0 {
@@ -27,12 +24,6 @@ Error wrong(std::string message) { return Error{std::make_error_code(std::errc::
 
 Error wrong_member(const std::string& name, std::string_view should) {
   return wrong("member \"" + name + "\" should be " + std::string(should));
-}
-
-/// "2, column 7: …", from nlohmann's "[json.exception.parse_error.101] parse error at line 2, column 7: …".
-std::string place_of(std::string_view what) {
-  const std::size_t at = what.find("at line ");
-  return at == what.npos ? std::string(what) : std::string(what.substr(at + 3));
 }
 
 }  // namespace
@@ -106,7 +97,7 @@ Result<TelemetryPolicy> TelemetryPolicy::parse(std::string_view text) {
   try {
     return PolicyReader::policy(json::parse(text));
   } catch (const json::exception& error) {
-    return wrong(place_of(error.what()));
+    return wrong(detail::json_place(error.what()));
   }
 }
 
@@ -127,25 +118,8 @@ Response TelemetryPolicy::response(const InstanceId& id) const {
 
 namespace {
 
-Result<std::string> read_file(const std::string& path) {
-  const std::string doing = "cannot read the telemetry policy '" + path + "'";
-  // Without blocking, should it be a FIFO.
-  const net::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  struct stat status {};
-  if (!fd || ::fstat(fd.get(), &status) != 0) return system_error(errno, doing);
-  if (!S_ISREG(status.st_mode)) return wrong(doing + ": it is not a file");
-  std::string text(TelemetryPolicyFile::max_bytes + 1, '\0');
-  std::size_t size = 0;
-  while (size < text.size()) {
-    const ssize_t got = ::read(fd.get(), text.data() + size, text.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return system_error(errno, doing);
-    if (got == 0) break;
-    size += static_cast<std::size_t>(got);
-  }
-  if (size > TelemetryPolicyFile::max_bytes) return wrong(doing + ": it is larger than 1 MiB");
-  text.resize(size);
-  return text;
+Result<std::string> read_policy(const std::string& path) {
+  return net::read_file(path, "the telemetry policy", TelemetryPolicyFile::max_bytes);
 }
 
 Result<TelemetryPolicy> parse_file(const std::string& path, std::string_view text) {
@@ -167,7 +141,7 @@ struct TelemetryPolicyFile::State {
   Clock::time_point next_look{};
 
   void look() {
-    Result<std::string> now = read_file(path);
+    Result<std::string> now = read_policy(path);
     if (now && *now == text) {
       reported.clear();
       return;
@@ -189,7 +163,7 @@ TelemetryPolicyFile& TelemetryPolicyFile::operator=(TelemetryPolicyFile&&) noexc
 TelemetryPolicyFile::~TelemetryPolicyFile() = default;
 
 Result<TelemetryPolicyFile> TelemetryPolicyFile::open(std::string path, Logger& logger) {
-  Result<std::string> text = read_file(path);
+  Result<std::string> text = read_policy(path);
   if (!text) return text.error();
   Result<TelemetryPolicy> policy = parse_file(path, *text);
   if (!policy) return policy.error();

@@ -128,14 +128,16 @@ struct TelemetryServer::Impl final : http::Handler {
     const bool update = parts.size() == 3 && parts[0] == "v1" && parts[1] == "update";
     const bool about =
         parts.size() >= 2 && parts.size() <= 4 && parts[0] == "v1" && parts[1] == "instances" && (parts.size() < 4 || parts[3] == "series");
+    const bool listing = request.path == "/v1/processes" && options.processes;
     const bool home = request.path == "/";
-    if (!update && !about && !home) return http::error_response(404, "there is nothing here; GET / says what there is");
+    if (!update && !about && !listing && !home) return http::error_response(404, "there is nothing here; GET / says what there is");
     if (request.method != (update ? "POST" : "GET")) {
       http::Response response = http::error_response(405, update ? "an update is sent with POST" : "this is read with GET");
       response.headers.emplace_back("Allow", update ? "POST" : "GET");
       return response;
     }
     if (home) return list_of_contents();
+    if (listing) return processes();
     if (about && parts.size() == 2) return instances(request);
     const InstanceId id = InstanceId::parse(parts[2]);
     if (!id.valid()) return http::error_response(400, "the instance id in the path is no UUID");
@@ -155,11 +157,18 @@ struct TelemetryServer::Impl final : http::Handler {
     return response;
   }
 
-  static http::Response list_of_contents() {
-    return {.status = 200,
-            .body =
-                R"({"weir":"telemetry","endpoints":["POST /v1/update/{id}","GET /v1/instances?limit=&offset=","GET /v1/instances/{id}",)"
-                R"("GET /v1/instances/{id}/series?key=&since=&limit="]})"};
+  http::Response list_of_contents() const {
+    std::string body =
+        R"({"weir":"telemetry","endpoints":["POST /v1/update/{id}","GET /v1/instances?limit=&offset=","GET /v1/instances/{id}",)"
+        R"("GET /v1/instances/{id}/series?key=&since=&limit=")";
+    if (options.processes) body += R"(,"GET /v1/processes")";
+    return {.status = 200, .body = body + "]}"};
+  }
+
+  http::Response processes() const {
+    Result<std::string> answer = options.processes();
+    if (!answer) return http::error_response(503, answer.error().message);
+    return {.status = 200, .body = std::move(*answer)};
   }
 
   /// A parameter that is a whole number up to `most`; nothing if it is something else.

@@ -6,6 +6,7 @@
 //   GET  /v1/instances               who has sent, the last one first
 //   GET  /v1/instances/{id}          one of them: its keys and its last update
 //   GET  /v1/instances/{id}/series   the numbers of one key
+//   GET  /v1/processes               the processes of an agent (docs/instrumentation.md), where there is one
 //
 // For users of this machine: requests are answered only under a local name, and not for pages of other servers. There is no
 // authentication; whoever can reach the address can send and read.
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,6 +34,9 @@ struct TelemetryServerOptions {
   std::size_t threads = 2;                         ///< that answer whole requests
   std::chrono::milliseconds request_time{10'000};  ///< for sending a request, from the connection on
   std::chrono::milliseconds answer_time{10'000};   ///< for reading the answer
+  /// What GET /v1/processes answers, in JSON; its error is answered 503. Called by several threads at once, each of which it holds up.
+  /// Nothing: 404.
+  std::function<Result<std::string>()> processes{};
   const Clock* clock = nullptr;                    ///< of updates; nullptr: the system's
   Logger* logger = nullptr;                        ///< nullptr: stderr_logger()
 };
