@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "cli/parse.hpp"
-#include "instrument/process_filter.hpp"
 #include "net/read_file.hpp"
 #include "text/json_depth.hpp"
 #include "text/json_place.hpp"
@@ -85,9 +84,9 @@ Result<void> take(Result<T> read, T& target) {
   return {};
 }
 
-Result<ProcessFilters> match_of(const std::string& name, const json& value) {
+Result<void> read_match(const std::string& name, const json& value, AgentGroup& group) {
   if (!value.is_object()) return wrong_member(name, "an object");
-  ProcessFilters filters;
+  ProcessFilters& filters = group.match;
   for (const auto& [key, member] : value.items()) {
     const std::string path = name + "." + key;
     Result<void> read;
@@ -107,8 +106,10 @@ Result<ProcessFilters> match_of(const std::string& name, const json& value) {
   if (filters.executables.empty() && filters.environment.empty() && filters.cgroups.empty() && filters.uids.empty()) {
     return wrong("member \"" + name + "\" matches every process: name an executable, an environment variable, a uid or a cgroup");
   }
-  if (auto checked = instrument::check(filters); !checked) return wrong("member \"" + name + "\": " + checked.error().message);
-  return filters;
+  auto filter = instrument::FilterSet::create({.filters = filters});
+  if (!filter) return wrong("member \"" + name + "\": " + filter.error().message);
+  group.filter = std::move(*filter);
+  return {};
 }
 
 Result<Distribution> distribution_of(const std::string& name, const json& value, const std::vector<Distribution>& known) {
@@ -131,7 +132,7 @@ Result<AgentGroup> group_of_json(const std::string& name, const json& value, con
     if (key == "name") {
       read = take(text_of(path, member), group.name);
     } else if (key == "match") {
-      read = take(match_of(path, member), group.match);
+      read = read_match(path, member, group);
     } else if (key == "distribution") {
       read = take(distribution_of(path, member, distributions), group.distribution);
     } else if (key == "service_name") {
@@ -179,7 +180,7 @@ Result<AgentConfig> AgentConfig::parse(std::string_view text, const std::vector<
 
 const AgentGroup* AgentConfig::group_of(const ProcessEvent& process) const {
   const auto found =
-      std::find_if(groups.begin(), groups.end(), [&](const AgentGroup& group) { return instrument::passes(group.match, process); });
+      std::find_if(groups.begin(), groups.end(), [&](const AgentGroup& group) { return group.filter.passes(process); });
   return found == groups.end() ? nullptr : &*found;
 }
 

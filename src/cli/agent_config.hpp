@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "instrument/process_filters.hpp"
 #include "weir/core/result.hpp"
 #include "weir/instrument/detector.hpp"
 #include "weir/instrument/instrumentation.hpp"
@@ -23,6 +24,7 @@ namespace weir::cli {
 struct AgentGroup {
   std::string name;
   ProcessFilters match;
+  instrument::FilterSet filter;  ///< of `match`
   Distribution distribution{"cpp", "weir"};
   std::string service_name;  ///< empty: the process's own
   Config config;

@@ -17,7 +17,7 @@ set(may_init core operation telemetry trace bridge)  # weir/init.hpp, likewise
 set(may_text core)
 set(may_net core)
 set(may_http core)
-set(may_cli core operation activity telemetry trace collect view bridge net)
+set(may_cli core operation activity telemetry trace collect view bridge instrument net)
 set(may_use_text activity telemetry trace collect view bridge net http cli testing)
 set(may_use_net telemetry trace collect view http)
 set(may_use_http collect view)
