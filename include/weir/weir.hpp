@@ -23,6 +23,7 @@
 #include "weir/activity/span_tracker.hpp"
 #include "weir/bridge/operations_to_metrics.hpp"
 #include "weir/bridge/operations_to_spans.hpp"
+#include "weir/bridge/tracer_metrics.hpp"
 #include "weir/trace/default_tracer.hpp"
 #include "weir/trace/tracer.hpp"
 // how it leaves the service

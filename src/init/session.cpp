@@ -4,6 +4,7 @@
 #include "init/environment.hpp"
 #include "weir/bridge/operations_to_metrics.hpp"
 #include "weir/bridge/operations_to_spans.hpp"
+#include "weir/bridge/tracer_metrics.hpp"
 #include "weir/init.hpp"
 #include "weir/operation/operation.hpp"
 #include "weir/telemetry/process_metrics.hpp"
@@ -47,7 +48,7 @@ struct Session::State {
   TheOne the_one;
   std::chrono::milliseconds stop_timeout{};
   std::optional<RootScope> root;
-  std::uint64_t metrics = 0;  // of telemetry().at_emit
+  std::uint64_t metrics = 0, spans = 0;  // of telemetry().at_emit
   std::unique_ptr<Emitter> emitter;
   bool tracing = false;
 };
@@ -86,6 +87,7 @@ void Session::State::begin(InitOptions options, const detail::Environment& envir
     if (const auto begun = init_telemetry(instance, std::move(options.telemetry)); !begun)
       complain(logger, begun.error(), "nothing is counted");
   }
+  spans = telemetry().at_emit(tracer_metrics(tracer()));
   if (options.transport != nullptr) {
     metrics = telemetry().at_emit(process_metrics);
     emitter = std::make_unique<Emitter>(telemetry(), std::move(options.transport),
@@ -112,6 +114,7 @@ void Session::State::end() noexcept {
     (void)emitter->stop(std::max<std::chrono::nanoseconds>(deadline - SteadyClock::now(), std::chrono::nanoseconds{0}));
     emitter.reset();
   }
+  if (spans != 0) telemetry().remove_at_emit(std::exchange(spans, 0));
   if (metrics != 0) telemetry().remove_at_emit(std::exchange(metrics, 0));
 }
 

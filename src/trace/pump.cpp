@@ -18,6 +18,7 @@
 #include "text/time.hpp"
 #include "trace/control_line.hpp"
 #include "trace/shared_names.hpp"
+#include "weir/core/detail/exceptions.hpp"
 #include "weir/core/ids.hpp"
 
 namespace weir::inline v0::detail {
@@ -30,7 +31,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds answer_timeout{100};  // for a collector to say that it speaks the native format
 
 /// What was dropped between two moments.
-std::string dropped_line(const Drops& before, const Drops& now) {
+std::string dropped_line(const DroppedSpans& before, const DroppedSpans& now) {
   std::string reasons;
   std::uint64_t sum = 0;
   const auto add = [&](const char* name, std::uint64_t from, std::uint64_t to) {
@@ -84,7 +85,7 @@ bool Pump::start() noexcept {
   return running_;
 }
 
-Drops Pump::drops() const noexcept {
+DroppedSpans Pump::drops() const noexcept {
   const RingSet::Totals totals = rings_.totals();
   const std::uint64_t unwritten = config_.setup.unwritten != nullptr ? config_.setup.unwritten->load(std::memory_order_relaxed) : 0;
   return {totals.dropped_full, totals.dropped_too_large + too_large_.load(std::memory_order_relaxed), unwritten, totals.dropped_reentrant};
@@ -165,10 +166,24 @@ void Pump::run() noexcept {
     }
   }
   leave();
+  tell_drops(true);
   socket_.reset();
   std::lock_guard lock(mutex_);
   finished_ = true;
   changed_.notify_all();
+}
+
+void Pump::tell_drops(bool last) noexcept {
+  if (!config_.options.on_drop) return;
+  const DroppedSpans now = drops();
+  if (now == seen_drops_) return;
+  const TimePoint time = SteadyClock::now();
+  if (!last && told_drops_ != TimePoint{} && time - told_drops_ < std::chrono::seconds{1}) return;
+  told_drops_ = time;
+  const DroppedSpans before = std::exchange(seen_drops_, now);
+  const DroppedSpans dropped{now.full - before.full, now.too_large - before.too_large, now.no_ring - before.no_ring,
+                             now.reentrant - before.reentrant};
+  (void)call_guarded(config_.options.on_drop, dropped);
 }
 
 /// What could not be delivered in time, a collector that shares the rings still finds there.
@@ -202,6 +217,7 @@ bool Pump::round() {
   interval_ = moved ? config_.options.flush_interval : std::min(milliseconds{50}, interval_ * 2 + milliseconds{1});
   const bool done = delivered_up_to_targets();
   rings_.reap();
+  tell_drops(false);
   if (done) {
     std::lock_guard lock(mutex_);
     if (flushed_ticket_ < flushing_ticket_) {
@@ -346,7 +362,7 @@ bool Pump::decide() {
 /// The collector reads the rings; it only has to be told.
 bool Pump::share() {
   link_.look(rings_, *calibration_, std::exchange(woken_, false) || !delivered_up_to_targets());
-  if (const Drops now = drops(); now != reporting_) {
+  if (const DroppedSpans now = drops(); now != reporting_) {
     link_.add(dropped_line(reporting_, now) + "\n");
     reporting_ = now;
   }

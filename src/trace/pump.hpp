@@ -41,12 +41,6 @@ struct SenderConfig {
   Logger& logger() const { return options.logger != nullptr ? *options.logger : stderr_logger(); }
 };
 
-/// Spans that were dropped, by reason.
-struct Drops {
-  std::uint64_t full = 0, too_large = 0, no_ring = 0, reentrant = 0;
-  friend bool operator==(const Drops&, const Drops&) = default;
-};
-
 /// The background thread and all that it uses. Thread-safety: public functions: shared: safe.
 class Pump {
  public:
@@ -104,7 +98,8 @@ class Pump {
   void wait(bool more);
   void read_replies();
   std::string hello();
-  Drops drops() const noexcept;
+  DroppedSpans drops() const noexcept;
+  void tell_drops(bool last) noexcept;
 
   const SenderConfig& config_;
   RingSet rings_;
@@ -144,8 +139,10 @@ class Pump {
   bool complained_ = false;                                 // "lost" was said, "recovered" was not
   std::chrono::milliseconds backoff_{0};                    // until the next attempt, while spans wait
   std::chrono::milliseconds interval_{0};                   // between two rounds
-  Drops reported_, reporting_;                              // told, and in a line that is on its way
-  std::uint64_t flushing_ticket_ = 0;                       // whose targets the rings have
+  DroppedSpans reported_, reporting_;                       // told, and in a line that is on its way
+  DroppedSpans seen_drops_;                                 // that on_drop knows of
+  TimePoint told_drops_{};
+  std::uint64_t flushing_ticket_ = 0;  // whose targets the rings have
   std::uint64_t random_ = 0;
   bool stopping_ = false, tried_since_stop_ = false;
   Timestamp start_time_{};

@@ -14,6 +14,7 @@
 
 #include "nlohmann/json.hpp"
 #include "support/catch.hpp"
+#include "support/eventually.hpp"
 #include "support/scratch_dir.hpp"
 #include "support/test_collector.hpp"
 #include "weir/trace/event.hpp"
@@ -25,6 +26,7 @@ using weir::EventType;
 using weir::ScopedSpan;
 using weir::SocketSender;
 using weir::Tracer;
+using weir::testing::eventually;
 using weir::testing::ScratchDir;
 using weir::testing::TestCollector;
 using weir::testing::TestConnection;
@@ -200,6 +202,38 @@ TEST_CASE("without a collector spans are kept, then dropped, and stop does not w
   stats = tracer.stats();
   check_invariant(stats);
   CHECK(stats.in_flight == 0);
+}
+
+TEST_CASE("drops are told to whoever asked, each once") {
+  ScratchDir dir;
+  std::mutex mutex;
+  weir::DroppedSpans told;
+  std::uint64_t calls = 0;
+  const auto on_drop = [&](const weir::DroppedSpans& dropped) {
+    std::lock_guard lock(mutex);
+    ++calls;
+    told.full += dropped.full, told.too_large += dropped.too_large, told.no_ring += dropped.no_ring, told.reentrant += dropped.reentrant;
+    throw std::runtime_error("nobody's business");
+  };
+  Tracer tracer{SocketSender{dir / "s", {.ring_bytes = 4096, .max_rings = 1, .on_drop = on_drop}}};
+  const auto drop = [&] {
+    for (int i = 0; i < 1000; ++i) ScopedSpan span = tracer.enter("x");
+  };
+  drop();
+  CHECK(eventually([&] {
+    std::lock_guard lock(mutex);
+    return told.full > 0;
+  }));
+  drop();                    // told within a second
+  std::thread(drop).join();  // has no ring
+  (void)tracer.stop();
+  std::lock_guard lock(mutex);
+  const auto stats = tracer.stats();
+  CHECK(told.full == stats.dropped_full);
+  CHECK(told.no_ring == stats.dropped_no_ring);
+  CHECK(told.no_ring == 1000);
+  CHECK(told.total() == told.full + told.no_ring);
+  CHECK(calls >= 2);
 }
 
 TEST_CASE("drops are told to the collector") {

@@ -23,6 +23,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,6 +41,14 @@ enum class Wire : std::uint8_t {
   json,       ///< as JSON lines
 };
 
+/// Spans that were dropped, by reason: see TracerStats. Thread-safety: a value.
+struct DroppedSpans {
+  std::uint64_t full = 0, too_large = 0, no_ring = 0, reentrant = 0;
+
+  std::uint64_t total() const noexcept { return full + too_large + no_ring + reentrant; }
+  friend bool operator==(const DroppedSpans&, const DroppedSpans&) = default;
+};
+
 struct SocketSenderOptions {
   std::size_t ring_bytes = 1u << 20;            ///< per thread; a power of two from 4 KiB. Larger: longer bursts and absences are kept
   std::size_t max_rings = 1024;                 ///< threads beyond drop their spans
@@ -50,6 +59,10 @@ struct SocketSenderOptions {
   std::chrono::milliseconds send_ahead_after{1000};  ///< open for longer: the start is sent before the end
   Wire wire = Wire::automatic;
   Logger* logger = nullptr;  ///< nullptr: stderr_logger()
+  /// Told of the spans that were dropped since the last call: on the sender's thread, at most once a second, and before that ends. Not of
+  /// those that stop() leaves, which its result has. Must not call the sender or its tracer's flush() and stop(); what it throws is
+  /// dropped.
+  std::function<void(const DroppedSpans&)> on_drop{};
   /// Users besides root and our own (effective) one whose collector may have the spans. Any other that listens at the path is
   /// left at once, is told nothing, and is named in the log once a minute; the spans wait in the rings.
   std::vector<uid_t> allow_uids{};
