@@ -43,7 +43,6 @@ class LibbpfText {
   }
   ~LibbpfText() {
     libbpf_set_print(before_);
-    before_ = nullptr;
     here_ = nullptr;
   }
   LibbpfText(const LibbpfText&) = delete;
@@ -165,7 +164,7 @@ class EbpfSource final : public RawSource {
 
   Result<void> read(const std::function<void(const RawEvent&)>& take) override {
     if (!programs_) return Error{std::make_error_code(std::errc::not_connected), "eBPF: not attached"};
-    Reading reading{this, &take, ring_size_ / record_size, std::nullopt};
+    Reading reading{&take, ring_size_ / record_size, std::nullopt};
     reading_ = &reading;
     const int result = ring_buffer__consume(ring_.get());
     reading_ = nullptr;
@@ -207,7 +206,6 @@ class EbpfSource final : public RawSource {
 
  private:
   struct Reading {
-    EbpfSource* source;
     const std::function<void(const RawEvent&)>* take;
     std::size_t left;  // as many as there can be when it begins: who writes faster than we read does not keep us here
     std::optional<Error> failed;
@@ -236,12 +234,15 @@ class EbpfSource final : public RawSource {
   }
 
   Result<void> attach(Openings way, std::uint32_t namespace_number) {
-    LibbpfText said;
-    Result<void> result = load_and_attach(way, namespace_number, said);
-    if (!result) {
-      if (!said.text().empty()) logger_.log(Logger::Level::debug, said.text());
-      unload();
+    Result<void> result;
+    std::string text;
+    {
+      LibbpfText said;
+      result = load_and_attach(way, namespace_number, said);
+      if (!result) unload();
+      text = said.text();
     }
+    if (!result && !text.empty()) logger_.log(Logger::Level::debug, text);
     return result;
   }
 

@@ -21,8 +21,9 @@ namespace weir::inline v0::instrument {
 /// that was built without eBPF.
 ///
 /// attach() fails without root or CAP_BPF and CAP_PERFMON, without the kernel's BTF, or on one before 5.8, and says which.
-/// Where only openings cannot be seen, it succeeds, logs why, and file_open() is false. At most 65,536 processes are watched; that one is
-/// not is logged. Before attach() and after detach(), fd() is -1, and watch() is remembered.
+/// Where only openings cannot be seen, it succeeds, logs why, and file_open() is false. lost() counts what the ring buffer had no room for;
+/// on a preemptible kernel it may also count an opening by others that came in the middle of one. At most 65,536 processes are watched;
+/// that one is not is logged. Before attach() and after detach(), fd() is -1, and watch() is remembered.
 Result<std::unique_ptr<RawSource>> make_ebpf_source(const DetectorOptions& options);
 
 }  // namespace weir::inline v0::instrument

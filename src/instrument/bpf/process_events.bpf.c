@@ -181,7 +181,7 @@ static __always_inline void look_at_open(const char *path) {
   const long size = bpf_probe_read_user_str(text, weir_path_size, path);
   if (size <= 1 || size > weir_path_size) return;
   const u32 length = size - 1;
-  for (u32 i = 0; i < 8; ++i) text[(u32)size + i] = 0;
+  for (u32 i = 0; i < 8; ++i) text[size + i] = 0;
   const u32 words = (length + 7) / 8;
   const u64 hash = hash_of_scratch(words);
   const struct weir_path_entry *entry = bpf_map_lookup_elem(&path_index, &hash);
