@@ -1,0 +1,101 @@
+#include "weir/instrument/detector.hpp"
+
+#include <array>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "instrument/detector_core.hpp"
+#include "instrument/detector_selftest.hpp"
+#include "instrument/ebpf_source.hpp"
+#include "instrument/kernel_events.hpp"
+
+namespace weir::inline v0 {
+
+namespace {
+
+using Made = Result<std::unique_ptr<ProcessDetector>>;
+using instrument::DetectorCore;
+
+Made made(Result<std::unique_ptr<DetectorCore>> core) {
+  if (!core) return std::move(core).error();
+  return std::unique_ptr<ProcessDetector>(*std::move(core));
+}
+
+/// `source`, if it sees a child of our own.
+Made make(DetectorOptions options, std::unique_ptr<instrument::RawSource> source) {
+  instrument::RawSource& tried = *source;
+  Made detector = made(DetectorCore::create(std::move(options), std::move(source)));  // wrong options first: they are the caller's
+  if (!detector) return detector;
+  if (auto seen = instrument::sees_own_child_in_proc(); !seen) return std::move(seen).error();
+  if (auto seen = instrument::sees_own_child(tried); !seen) return std::move(seen).error();
+  return detector;
+}
+
+}  // namespace
+
+std::string_view to_string(ProcessEvent::Type type) noexcept {
+  switch (type) {
+    case ProcessEvent::Type::exec: return "exec";
+    case ProcessEvent::Type::fork: return "fork";
+    case ProcessEvent::Type::file_open: return "file open";
+    case ProcessEvent::Type::exit: return "exit";
+  }
+  return "unknown";
+}
+
+Made ProcessDetector::kernel_events(DetectorOptions options) {
+  auto source = instrument::make_kernel_events(options.receive_buffer);
+  return make(std::move(options), std::move(source));
+}
+
+Made ProcessDetector::ebpf(DetectorOptions options) {
+  Result<std::unique_ptr<instrument::RawSource>> source = instrument::make_ebpf_source(options);
+  if (!source) return std::move(source).error();
+  return make(std::move(options), *std::move(source));
+}
+
+Made ProcessDetector::proc_scan(DetectorOptions options) {
+  Made detector = made(DetectorCore::create(std::move(options), nullptr));
+  if (!detector) return detector;
+  if (auto seen = instrument::sees_own_child_in_proc(); !seen) return std::move(seen).error();
+  return detector;
+}
+
+Made ProcessDetector::best_available(DetectorOptions options) {
+  if (auto right = made(DetectorCore::create(options, nullptr)); !right) return right;
+  Logger& logger = options.logger != nullptr ? *options.logger : stderr_logger();
+  using Make = Made (*)(DetectorOptions);
+  std::array<Make, 3> makes{&kernel_events, &ebpf, &proc_scan};
+  if (!options.files.empty()) std::swap(makes[0], makes[1]);
+  Made detector = Error{};
+  for (const Make next : makes) {
+    detector = next(options);
+    if (detector) {
+      if (!options.files.empty() && !(*detector)->capabilities().file_open)
+        logger.log(Logger::Level::warning, "Files that processes open will not be told, as only eBPF can");
+      return detector;
+    }
+    const std::array<Attribute, 1> attributes{Attribute{"reason", detector.error().message}};
+    logger.log(Logger::Level::debug, "A process detector does not work here", attributes);
+  }
+  return detector;
+}
+
+Result<ProcessEvent> read_process(pid_t pid, std::span<const std::string> environment) {
+  const instrument::ProcessReader& reader = instrument::proc_reader();
+  const Error none{std::make_error_code(std::errc::no_such_process), "process " + std::to_string(pid) + ": there is none"};
+  if (pid <= 0) return none;
+  const Result<net::Fd> pidfd = reader.open(pid);
+  if (!pidfd) return pidfd.error();
+  const auto stat = reader.stat(pid);
+  if (!stat || stat->ended) return none;
+  ProcessEvent event;
+  const auto read = reader.read(pid, instrument::FilterSet::keeping({environment.begin(), environment.end()}), event);
+  if (instrument::has_ended(*pidfd)) return none;
+  if (!read) return read.error();
+  event.start_time = stat->start_time;
+  return event;
+}
+
+}  // namespace weir::inline v0
