@@ -42,5 +42,7 @@
 #include "weir/view/tree_assembler.hpp"
 #include "weir/view/view_client.hpp"
 #include "weir/view/view_server.hpp"
+// how it is changed while it runs
+#include "weir/control.hpp"
 // all of it in one call
 #include "weir/init.hpp"

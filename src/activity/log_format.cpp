@@ -25,12 +25,12 @@ std::string cut(std::string_view text, std::size_t max) {
 
 LogMessage message_of(LogRecord::Kind kind) noexcept {
   switch (kind) {
-    case LogRecord::started: return {Logger::Level::info, "Operation started"};
-    case LogRecord::failed: return {Logger::Level::error, "Operation failed"};
-    case LogRecord::changed: return {Logger::Level::info, "State changed"};
+    case LogRecord::started: return {level_of(kind), "Operation started"};
+    case LogRecord::failed: return {level_of(kind), "Operation failed"};
+    case LogRecord::changed: return {level_of(kind), "State changed"};
     case LogRecord::completed: break;
   }
-  return {Logger::Level::info, "Operation completed"};
+  return {level_of(kind), "Operation completed"};
 }
 
 void LogFormatter::fields(LineBuffer& out, const LogFields& fields) const noexcept {

@@ -19,6 +19,9 @@ struct LogMessage {
   std::string_view text;
 };
 LogMessage message_of(LogRecord::Kind kind) noexcept;
+constexpr Logger::Level level_of(LogRecord::Kind kind) noexcept {
+  return kind == LogRecord::failed ? Logger::Level::error : Logger::Level::info;
+}
 inline constexpr LogMessage lines_lost{Logger::Level::warning, "Log lines lost"};
 
 /// Never throws; what finds no memory is cut, and the buffer knows. Thread-safety: shared: safe.

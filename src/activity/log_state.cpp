@@ -100,6 +100,7 @@ struct LogStates {
   ForkMutex mutex;
   LogState *living = nullptr, *unused = nullptr, *given_up = nullptr;  // guarded by mutex, as what follows
   std::uint64_t last_id = 0;
+  std::optional<Logger::Level> steered;
   std::uint64_t fork = 0;  // `unused` is of
 
   static LogStates& instance() noexcept {
@@ -129,10 +130,6 @@ struct LogStates {
       }
     }
     return unused != nullptr ? std::exchange(unused, unused->next_) : nullptr;
-  }
-  std::uint64_t new_id() noexcept {
-    const std::lock_guard lock(mutex);
-    return ++last_id;
   }
 
   /// Runs in exit(): what was said before is written, together within the longest time that one of them has.
@@ -178,8 +175,13 @@ LogState* LogState::open(std::shared_ptr<LogSink> sink, const LogOptions& option
       state->tell(Logger::Level::warning, "no thread for the log: lines are written by the threads that make them", attributes);
     }
   }
-  state->id_.store(states.new_id(), std::memory_order_seq_cst);
-  states.add(states.living, *state);
+  {
+    const std::lock_guard lock(states.mutex);
+    state->own_level_ = options.level;
+    state->level_.store(states.steered.value_or(options.level), std::memory_order_relaxed);
+    state->id_.store(++states.last_id, std::memory_order_seq_cst);
+    state->next_ = std::exchange(states.living, state);
+  }
   return state;
 }
 
@@ -258,7 +260,7 @@ struct LogState::Following final : Tracking {
   }
 
   void changed(ActivityChange& change) override {
-    if (over()) return;  // nobody wants the data
+    if (over() || !state.wants(LogRecord::changed)) return;  // nobody wants the data
     LogExtra extras[2] = {{"change_id", change.id()}, {"change_data"}};
     if (const AttributeValue* const value = change.value()) {
       extras[1].value = *value;
@@ -276,6 +278,7 @@ struct LogState::Following final : Tracking {
   bool over() const noexcept { return state.id_.load(std::memory_order_relaxed) != id; }
 
   void say(LogRecord::Kind kind, std::span<LogExtra> extras) noexcept {
+    if (!state.wants(kind)) return;
     if (!packed || fork != fork_count() || exiting.load(std::memory_order_relaxed)) return state.write(kind, *this, extras);
     for (const LogExtra& extra : extras)
       if (LogFormatter::is_long(extra, max_value_bytes)) [[unlikely]]
@@ -313,7 +316,8 @@ void LogState::start(ActivityStart& start) noexcept try {
     auto* const memory = static_cast<std::byte*>(start.allocate(size));
     pack(memory, fields);
     const std::string_view packed(reinterpret_cast<const char*>(memory), size);
-    put(LogRecord::started, start.follow<Following>(*this, id, ticker_.now(), packed, max_bytes, true), {});
+    const Following& activity = start.follow<Following>(*this, id, ticker_.now(), packed, max_bytes, true);
+    if (wants(LogRecord::started)) put(LogRecord::started, activity, {});
     return;
   }
   LineBuffer rendered;
@@ -322,7 +326,8 @@ void LogState::start(ActivityStart& start) noexcept try {
   auto* const memory = static_cast<char*>(start.allocate(rendered.size()));
   std::memcpy(memory, rendered.view().data(), rendered.size());
   const auto now = static_cast<std::uint64_t>(steady_now());
-  write(LogRecord::started, start.follow<Following>(*this, id, now, std::string_view(memory, rendered.size()), max_bytes, false), {});
+  const Following& activity = start.follow<Following>(*this, id, now, std::string_view(memory, rendered.size()), max_bytes, false);
+  if (wants(LogRecord::started)) write(LogRecord::started, activity, {});
 } catch (const std::exception&) {  // no memory
   count_full(1);
 }
@@ -669,6 +674,21 @@ LogStats LogState::stats() const noexcept {
   return stats;
 }
 
+void LogState::set_level(Logger::Level level) noexcept {
+  LogStates& states = LogStates::instance();
+  const std::lock_guard lock(states.mutex);
+  own_level_ = level;
+  level_.store(states.steered.value_or(level), std::memory_order_relaxed);
+}
+
+void LogState::steer_level(std::optional<Logger::Level> level) noexcept {
+  LogStates& states = LogStates::instance();
+  const std::lock_guard lock(states.mutex);
+  states.steered = level;
+  for (LogState* state = states.living; state != nullptr; state = state->next_)
+    state->level_.store(level.value_or(state->own_level_), std::memory_order_relaxed);
+}
+
 }  // namespace weir::inline v0::detail
 
 namespace weir::inline v0 {
@@ -678,5 +698,8 @@ LogTracker::~LogTracker() { state_->close(); }
 void LogTracker::started(ActivityStart& start) { state_->start(start); }
 bool LogTracker::flush(std::chrono::milliseconds timeout) noexcept { return state_->flush(timeout); }
 LogStats LogTracker::stats() const noexcept { return state_->stats(); }
+void LogTracker::set_level(Logger::Level level) noexcept { state_->set_level(level); }
+Logger::Level LogTracker::level() const noexcept { return state_->level(); }
+void LogTracker::steer_level(std::optional<Logger::Level> level) noexcept { detail::LogState::steer_level(level); }
 
 }  // namespace weir::inline v0

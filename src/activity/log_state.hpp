@@ -33,6 +33,10 @@ class LogState {
   bool flush(std::chrono::milliseconds timeout) noexcept;
   LogStats stats() const noexcept;
 
+  void set_level(Logger::Level level) noexcept;
+  Logger::Level level() const noexcept { return level_.load(std::memory_order_relaxed); }
+  static void steer_level(std::optional<Logger::Level> level) noexcept;
+
  private:
   struct Following;
   struct InUse;
@@ -45,6 +49,7 @@ class LogState {
   Timestamp wall_time(std::int64_t steady) noexcept;
 
   // on the threads of activities
+  bool wants(LogRecord::Kind kind) const noexcept { return level_of(kind) >= level(); }
   void write(LogRecord::Kind kind, const Following& activity, std::span<const LogExtra> extras) noexcept;
   void put(LogRecord::Kind kind, const Following& activity, std::span<const LogExtra> extras) noexcept;
   void put_shortened(LogRecord::Kind kind, const Following& activity, std::span<LogExtra> extras) noexcept;
@@ -67,6 +72,8 @@ class LogState {
   std::uint64_t fork_ = 0;  // it was opened in
   LogFormatter formatter_;
   std::shared_ptr<LogSink> sink_;
+  std::atomic<Logger::Level> level_{Logger::Level::debug};  // in force
+  Logger::Level own_level_ = Logger::Level::debug;          // guarded by the registry's mutex
   LogOptions options_;
   Ticker ticker_;                                              // of rings
   std::atomic<std::int64_t> wall_offset_{0}, next_offset_{0};  // wall - steady, and when to look again: nanoseconds

@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <new>
 
+#include "control/control.hpp"
 #include "init/environment.hpp"
 #include "weir/bridge/operations_to_metrics.hpp"
 #include "weir/bridge/operations_to_spans.hpp"
 #include "weir/bridge/tracer_metrics.hpp"
+#include "weir/control.hpp"
 #include "weir/init.hpp"
 #include "weir/operation/operation.hpp"
 #include "weir/telemetry/process_metrics.hpp"
@@ -50,7 +52,7 @@ struct Session::State {
   std::optional<RootScope> root;
   std::uint64_t metrics = 0, spans = 0;  // of telemetry().at_emit
   std::unique_ptr<Emitter> emitter;
-  bool tracing = false;
+  bool tracing = false, control = false;
 };
 
 void Session::State::begin(InitOptions options, const detail::Environment& environment) {
@@ -60,6 +62,7 @@ void Session::State::begin(InitOptions options, const detail::Environment& envir
   TracerOptions tracing_options;
   tracing_options.service_name = !options.service.empty() ? std::move(options.service) : environment.service;
   tracing_options.resource_attributes = std::move(options.attributes);
+  const std::string service = tracing_options.service_name;
   const auto& said = tracing_options.resource_attributes;
   for (const auto& attribute : environment.attributes) {
     if (std::none_of(said.begin(), said.end(), [&](const auto& each) { return each.first == attribute.first; }))
@@ -100,11 +103,18 @@ void Session::State::begin(InitOptions options, const detail::Environment& envir
     top.observe(std::make_shared<OperationsToMetrics>(telemetry()));
     root.emplace(std::move(top));
   }
+  control::set_service(service);
+  if (control::wanted(logger) && control_socket().empty()) {
+    const auto enabled = enable_control({.logger = options.logger});
+    control = enabled.has_value();
+    if (!enabled) complain(logger, enabled.error(), "nobody can control this process");
+  }
 }
 
 /// Spans first: their collector answers at once or not at all, whereas an endpoint of telemetry may be slow.
 void Session::State::end() noexcept {
   const auto deadline = SteadyClock::now() + stop_timeout;
+  if (std::exchange(control, false)) disable_control();
   root.reset();
   if (std::exchange(tracing, false)) {
     (void)tracer().stop(emitter != nullptr ? stop_timeout / 2 : stop_timeout);

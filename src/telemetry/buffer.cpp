@@ -51,6 +51,15 @@ bool TableBuffer::governed(const Keys& keys, std::string_view key) const {
   return keys.contains(key) || (colon != key.npos && keys.contains(key.substr(0, colon)));
 }
 
+bool TableBuffer::matches_disabled(std::string_view key) const noexcept {
+  if (matching_disabled_.empty()) [[likely]]
+    return false;
+  const std::size_t colon = key.find(':');
+  for (const Glob& pattern : matching_disabled_)
+    if (pattern.matches(key) || (colon != key.npos && pattern.matches(key.substr(0, colon)))) return true;
+  return false;
+}
+
 bool TableBuffer::room_for(std::size_t bytes) {
   if (items_ < options_.max_items && bytes + item_bytes <= options_.max_bytes && bytes_ <= options_.max_bytes - bytes - item_bytes)
     return true;

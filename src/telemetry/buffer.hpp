@@ -20,6 +20,7 @@
 
 #include "telemetry/cell_registry.hpp"
 #include "telemetry/histogram_totals.hpp"
+#include "weir/core/detail/glob.hpp"
 #include "weir/telemetry/payload.hpp"
 #include "weir/telemetry/telemetry.hpp"
 
@@ -86,6 +87,7 @@ class TableBuffer final : public Buffer, private ForkMember {
   Payload take(bool keep) override;
   void merge_back(Payload payload) noexcept override;
   void apply(const Response& response) noexcept override;
+  bool disable_matching(std::span<const std::string> patterns) noexcept override;
   bool disabled(std::string_view key) noexcept override;
   bool begin(InstanceId id, TelemetryOptions options) override;
   InstanceId instance_id() noexcept override;
@@ -127,7 +129,10 @@ class TableBuffer final : public Buffer, private ForkMember {
 
   // The mutex is held.
   bool governed(const Keys& keys, std::string_view key) const;
-  bool is_disabled(std::string_view key) const { return governed(local_disabled_, key) || governed(remote_disabled_, key); }
+  bool is_disabled(std::string_view key) const {
+    return governed(local_disabled_, key) || governed(remote_disabled_, key) || matches_disabled(key);
+  }
+  bool matches_disabled(std::string_view key) const noexcept;
   bool counted(const TableEntry& entry) const { return entry.pinned || entry.cycle == cycle_; }
   bool room_for(std::size_t bytes);
   void occupy(std::size_t bytes) { ++items_, bytes_ += bytes + item_bytes; }
@@ -140,6 +145,8 @@ class TableBuffer final : public Buffer, private ForkMember {
   void merge_number(TableEntry& entry, const TelemetryData& data) noexcept;
   void merge_value(const std::string& key, const TelemetryData& data, bool& conflict) noexcept;
   bool disable(const std::string& key) noexcept;
+  template <class Change>
+  void change_disabled(Change change);
   void try_put_value(Put kind, std::string_view key, std::string_view subkey, const TelemetryValueView& value, bool& conflict) noexcept;
   void drop_value(const std::string& key, const TelemetryData& data);
   void drop_inherited_values() noexcept;
@@ -177,6 +184,7 @@ class TableBuffer final : public Buffer, private ForkMember {
   bool forked_ = false;                    // the values are the parent's
   std::atomic<std::uint64_t> refused_{0};  // in signal handlers at a bad moment, or without memory
   Keys local_disabled_, remote_disabled_;
+  std::vector<Glob> matching_disabled_;
   std::set<std::uint64_t> logged_;  // hashes of keys
   TelemetryStats stats_;
   std::uint64_t last_collector_ = 0;

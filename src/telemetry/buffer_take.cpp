@@ -313,42 +313,59 @@ void TableBuffer::merge_value(const std::string& key, const TelemetryData& data,
   }
 }
 
+/// `change` changes what is disabled, with the mutex held; what follows of it is done here. Throws std::bad_alloc, before that.
+template <class Change>
+void TableBuffer::change_disabled(Change change) {
+  const auto scratch = std::make_unique<Scratch>();
+  std::vector<TableEntry*> changed;
+  std::lock_guard taking(taking_);
+  {
+    BufferLock lock(mutex_);
+    changed.reserve(entries_.size());
+    change();
+    drop_inherited_values();
+    for (auto value = values_.begin(); value != values_.end();) {
+      if (!is_disabled(value->first)) {
+        ++value;
+        continue;
+      }
+      drop_value(value->first, value->second);
+      value = values_.erase(value);
+    }
+    for (auto& [key, entry] : entries_) {
+      const bool now = is_disabled(key);
+      if (now == std::exchange(entry->disabled, now)) continue;
+      if (now && !entry->pinned && entry->cycle == cycle_) {
+        entry->cycle = 0;
+        release(entry->key.size());
+      }
+      changed.push_back(entry);
+    }
+    next_epoch();
+  }
+  for (TableEntry* entry : changed) skip(*entry, *scratch);
+}
+
 void TableBuffer::apply(const Response& response) noexcept {
   if (response.disable_keys.empty() && response.enable_keys.empty()) return;
   bool full = false;
   WEIR_TRY {
-    const auto scratch = std::make_unique<Scratch>();
-    std::vector<TableEntry*> changed;
-    std::lock_guard taking(taking_);
-    {
-      BufferLock lock(mutex_);
-      changed.reserve(entries_.size());
+    change_disabled([&] {
       for (const std::string& key : response.enable_keys) remote_disabled_.erase(key);
       for (const std::string& key : response.disable_keys) full = !disable(key) || full;
-      drop_inherited_values();
-      for (auto value = values_.begin(); value != values_.end();) {
-        if (!is_disabled(value->first)) {
-          ++value;
-          continue;
-        }
-        drop_value(value->first, value->second);
-        value = values_.erase(value);
-      }
-      for (auto& [key, entry] : entries_) {
-        const bool now = is_disabled(key);
-        if (now == std::exchange(entry->disabled, now)) continue;
-        if (now && !entry->pinned && entry->cycle == cycle_) {
-          entry->cycle = 0;
-          release(entry->key.size());
-        }
-        changed.push_back(entry);
-      }
-      next_epoch();
-    }
-    for (TableEntry* entry : changed) skip(*entry, *scratch);
+    });
   }
   WEIR_CATCH_ALL { refused_.fetch_add(1, std::memory_order_relaxed); }
   if (full) logger().log(Logger::Level::warning, "telemetry: the server disables more than 10000 keys; the rest stay enabled");
+}
+
+bool TableBuffer::disable_matching(std::span<const std::string> patterns) noexcept {
+  WEIR_TRY {
+    std::vector<Glob> globs(patterns.begin(), patterns.end());
+    change_disabled([&] { matching_disabled_.swap(globs); });
+    return true;
+  }
+  WEIR_CATCH_ALL { return false; }
 }
 
 /// False: there are too many.

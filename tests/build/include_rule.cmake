@@ -12,15 +12,16 @@ set(may_view core telemetry trace collect)
 set(may_bridge core operation activity telemetry trace collect view)  # nothing includes it
 set(may_testing core trace)  # weir/testing.hpp; nothing includes it
 set(may_instrument core telemetry)
-set(may_init core operation telemetry trace bridge)  # weir/init.hpp, likewise
+set(may_init core operation telemetry trace bridge control)  # weir/init.hpp, likewise
+set(may_control core operation activity telemetry trace)
 # Only in src: text that several stages write is below all of them, what a Unix socket needs, and what an HTTP
 # server needs, is below the stages that use one, and the command is above all.
 set(may_text core)
 set(may_net core)
 set(may_http core)
 set(may_cli core operation activity telemetry trace collect view bridge instrument net)
-set(may_use_text activity telemetry trace collect view bridge net http cli testing instrument)
-set(may_use_net telemetry trace collect view http instrument)
+set(may_use_text activity telemetry trace collect view bridge net http cli testing instrument control)
+set(may_use_net telemetry trace collect view http instrument control)
 set(may_use_http collect view)
 
 set(checked 0)

@@ -27,6 +27,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -45,6 +46,7 @@ enum class LogFormat : std::uint8_t { text, json };
 
 struct LogOptions {
   LogFormat format = LogFormat::text;
+  Logger::Level level = Logger::Level::debug;  ///< the least that is written: starts, changes and ends are info, failures error
   /// See above. The thread that is started takes no signals.
   bool asynchronous = false;
   Redactor redactor{};
@@ -89,6 +91,14 @@ class LogTracker final : public ActivityTracker {
   /// Waits until what was said before is written, or lost; true if that took no longer than `timeout`.
   bool flush(std::chrono::milliseconds timeout = std::chrono::milliseconds{1000}) noexcept;
   LogStats stats() const noexcept;
+
+  /// Lines below it are not written from now on; of activities in progress, too.
+  void set_level(Logger::Level level) noexcept;
+  /// The one in force: while all trackers are steered (steer_level), that.
+  Logger::Level level() const noexcept;
+  /// In the place of what each tracker of the process has been set to, those that are made later included, until there is none
+  /// again. For control.hpp.
+  static void steer_level(std::optional<Logger::Level> level) noexcept;
 
  private:
   void started(ActivityStart& start) override;

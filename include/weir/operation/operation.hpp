@@ -148,8 +148,9 @@ class Operation {
   std::uint8_t locked_flags_ = 0;  // guarded by the home list's lock
   static constexpr std::uint8_t foreign_won = 1, foreign_done = 2, listed = 4;
   static constexpr std::uint8_t has_zombies = 8;  // it keeps listeners dropped by a finish inside a listener
-  std::uint8_t own_ = in_thread | counted;        // constant once it has started, but for the last
+  std::uint8_t own_ = in_thread | counted;        // constant once it has started, but for the last two
   static constexpr std::uint8_t in_thread = 1, counted = 2, holds_parent = 4, counted_in_parent = 8, has_attachments = 16;
+  static constexpr std::uint8_t unobserved = 32;  // observers hear nothing of it
   std::atomic<std::uint32_t> children_{0};  // debug builds: stack children alive
   std::uint32_t uncaught_;                  // exceptions in flight when it started
   // Written only when they are needed.

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -187,6 +188,10 @@ class Telemetry {
 
   /// What a server wishes: enables keys that a server disabled, then disables keys. What the buffer holds of them is dropped.
   void apply(const Response& response) const noexcept { buffer_->apply(response); }
+  /// Disables what these patterns match (`*`: any text, `?`: any byte), in the place of those of the call before and beside what the
+  /// options and the server disable. A pattern matches a key, or what stands before the key's first ':'. What the buffer holds of
+  /// them is dropped. False without memory: nothing has changed. For control.hpp.
+  bool disable_matching(std::span<const std::string> patterns) const noexcept { return buffer_->disable_matching(patterns); }
   bool disabled(std::string_view key) const noexcept { return buffer_->disabled(key); }
 
   InstanceId instance_id() const noexcept { return buffer_->instance_id(); }

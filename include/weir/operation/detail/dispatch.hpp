@@ -80,7 +80,13 @@ struct Dispatch {
   }
 
   [[gnu::noinline]] static void run_observers(Slot* me, std::uint64_t registrations, Lane* lane, Operation* operation,
-                                              const EventView::Info& info, void* event) {
+                                              const EventView::Info& info, void* event, const EventType* type) {
+    // Decided when it starts, and for the whole of it: who heard the start hears the rest.
+    if (info.phase == Phase::start && type->unobserved.load(std::memory_order_relaxed) &&
+        (operation->own_ & Operation::has_attachments) == 0) [[unlikely]]
+      operation->own_ |= Operation::unobserved;
+    if ((operation->own_ & Operation::unobserved) != 0) [[unlikely]]
+      return;
     EventView view(info, event);
     run_older(me, registrations, lane, operation, info, &view);
   }
@@ -118,7 +124,7 @@ struct Dispatch {
       for (Lane* lane = node->lanes_.load(std::memory_order_seq_cst); lane != nullptr; lane = lane->next.load(std::memory_order_acquire)) {
         if (lane->type != type) {
           if (lane->type == &process_state.observers) [[unlikely]]
-            run_observers(me, registrations, lane, operation, info, event);
+            run_observers(me, registrations, lane, operation, info, event, type);
         } else if (me->registrations != registrations) [[unlikely]] {
           run_older(me, registrations, lane, operation, info, event);
         } else {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <new>
 #include <string_view>
+#include <type_traits>
 #if defined(__cpp_rtti)
 #include <typeinfo>
 #endif
@@ -27,7 +28,10 @@ struct EventType {
   std::atomic<bool> listened{false};
   Phase phase = Phase::any;
   bool by_address = false;  // never matched by name
-  std::string_view name{};  // a copy: the library it came from may be unloaded
+  /// Of the start of operations: observers do not hear of those that begin from now on.
+  std::atomic<bool> unobserved{false};
+  std::string_view name{};   // a copy: the library it came from may be unloaded
+  std::string_view title{};  // likewise: what operations of the type are called; empty but for their start
   EventType* next = nullptr;
 };
 
@@ -51,6 +55,27 @@ constexpr std::string_view type_name() {
   constexpr std::size_t suffix = probe.size() - prefix - 6;
   constexpr std::string_view name = raw_type_name<T>();
   return name.substr(prefix, name.size() - prefix - suffix);
+}
+
+/// "ns::QuerySql" -> "QuerySql".
+constexpr std::string_view unqualified(std::string_view name) {
+  const std::size_t colons = name.substr(0, name.find('<')).rfind("::");
+  return colons == std::string_view::npos ? name : name.substr(colons + 2);
+}
+
+/// T::name as a static member. (State of an operation may have this name too.)
+template <class T>
+concept HasName = requires {
+  requires std::is_convertible_v<decltype(*&T::name), std::string_view>;
+};
+
+/// What an operation is called whose type is T.
+template <class T>
+constexpr std::string_view operation_name() {
+  if constexpr (HasName<T>)
+    return T::name;
+  else
+    return unqualified(type_name<T>());
 }
 
 /// As the compilers spell types that may share their name with another type: those in anonymous namespaces, those without

@@ -7,29 +7,11 @@ namespace weir::inline v0 {
 
 namespace detail {
 
-/// "ns::QuerySql" -> "QuerySql".
-constexpr std::string_view unqualified(std::string_view name) {
-  const std::size_t colons = name.substr(0, name.find('<')).rfind("::");
-  return colons == std::string_view::npos ? name : name.substr(colons + 2);
-}
-
-/// T::name and T::kind as static members. (State of an operation may have these names too.)
-template <class T>
-concept HasName = requires {
-  requires std::is_convertible_v<decltype(*&T::name), std::string_view>;
-};
+/// T::kind as a static member. (State of an operation may have this name too.)
 template <class T>
 concept HasKind = requires {
   requires std::is_convertible_v<decltype(*&T::kind), SpanKind>;
 };
-
-template <class T>
-constexpr std::string_view operation_name() {
-  if constexpr (HasName<T>)
-    return T::name;
-  else
-    return unqualified(type_name<T>());
-}
 
 template <class T>
 constexpr SpanKind operation_kind() {

@@ -129,10 +129,18 @@ struct alignas(128) Slot {
   void refuse();
 };
 
+/// Which operations observers do not hear of. Asked under the process mutex.
+class OperationFilter {
+ public:
+  virtual ~OperationFilter() = default;
+  virtual bool hides(std::string_view title, std::string_view type_name) const noexcept = 0;
+};
+
 struct ProcessState {
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   EventType* types = nullptr;  // guarded by mutex, as all that is not atomic
   std::atomic<bool> observing{false};
+  const OperationFilter* filter = nullptr;
   RootNode* roots = nullptr;
   RootNode* installed = nullptr;
   RootNode* deaf = nullptr;              // the parent of operations that cannot have a root: signal handlers at a bad moment
@@ -437,8 +445,14 @@ inline bool nobody_runs(const Operation* node) {
   return true;
 }
 
+/// Requires: the process mutex.
+inline bool is_hidden(const EventType& type) {
+  return type.phase == Phase::start && process_state.filter != nullptr && process_state.filter->hides(type.title, type.name);
+}
+
 /// The event type that `key` is for; `unresolved` when there is no memory for it, or in a signal handler at a bad moment.
-[[gnu::noinline, gnu::cold]] inline EventType* resolve(std::atomic<EventType*>& key, Phase phase, std::string_view name, bool by_address) {
+[[gnu::noinline, gnu::cold]] inline EventType* resolve(std::atomic<EventType*>& key, Phase phase, std::string_view name, bool by_address,
+                                                           std::string_view title) {
   Slot* const me = this_slot();
   if (me->is_busy()) return &unresolved;
   ProcessLock lock(me);
@@ -447,13 +461,16 @@ inline bool nobody_runs(const Operation* node) {
   for (EventType* t = process_state.types; t != nullptr && type == nullptr && !by_address; t = t->next)
     if (t->phase == phase && !t->by_address && t->name == name) type = t;
   if (type == nullptr) {
-    auto* const text = static_cast<char*>(permanent(sizeof(EventType) + name.size()));
+    auto* const text = static_cast<char*>(permanent(sizeof(EventType) + name.size() + title.size()));
     if (text == nullptr) return &unresolved;
     name.copy(text + sizeof(EventType), name.size());
+    title.copy(text + sizeof(EventType) + name.size(), title.size());
     type = new (text) EventType;
     type->phase = phase;
     type->by_address = by_address;
     type->name = {text + sizeof(EventType), name.size()};
+    type->title = {text + sizeof(EventType) + name.size(), title.size()};
+    type->unobserved.store(is_hidden(*type), std::memory_order_relaxed);
     type->listened.store(process_state.observing.load(std::memory_order_relaxed), std::memory_order_relaxed);
     type->next = process_state.types;
     process_state.types = type;
@@ -465,7 +482,11 @@ inline bool nobody_runs(const Operation* node) {
 template <class T, Phase P>
 inline EventType* event_type() {
   EventType* type = event_key<T, P>.load(std::memory_order_acquire);
-  return type != &unresolved ? type : resolve(event_key<T, P>, P, type_name<T>(), is_ambiguous<T>());
+  if (type != &unresolved) return type;
+  if constexpr (P == Phase::start)
+    return resolve(event_key<T, P>, P, type_name<T>(), is_ambiguous<T>(), operation_name<T>());
+  else
+    return resolve(event_key<T, P>, P, type_name<T>(), is_ambiguous<T>(), {});
 }
 
 /// Calls emit(type) if anybody in the process has ever listened to the event.
@@ -482,6 +503,15 @@ template <class T, Phase P, class Emit>
     if (!type->listened.load(std::memory_order_relaxed)) return;
   }
   emit(type);
+}
+
+/// From now on operations that begin are hidden from observers where `filter` says so; nullptr: none. Returns the one before, which
+/// nobody asks any more. Requires: not in a signal handler.
+inline const OperationFilter* hide_operations(const OperationFilter* filter) {
+  ProcessLock lock;
+  const OperationFilter* const before = std::exchange(process_state.filter, filter);
+  for (EventType* t = process_state.types; t != nullptr; t = t->next) t->unobserved.store(is_hidden(*t), std::memory_order_relaxed);
+  return before;
 }
 
 inline void listen_to_everything() {

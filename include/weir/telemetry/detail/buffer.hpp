@@ -126,6 +126,8 @@ class Buffer {
   virtual bool begin(InstanceId id, TelemetryOptions options) = 0;
   virtual void merge_back(Payload payload) noexcept = 0;
   virtual void apply(const Response& response) noexcept = 0;
+  /// False: no memory, and nothing has changed.
+  virtual bool disable_matching(std::span<const std::string> patterns) noexcept = 0;
   virtual bool disabled(std::string_view key) noexcept = 0;
   virtual InstanceId instance_id() noexcept = 0;
   virtual TelemetryStats stats() noexcept = 0;

@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "weir/core/clock.hpp"
@@ -66,7 +67,9 @@ struct TracerEntry {
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
   std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0}, dropped_reentrant{0};
-  Sampler sampler;               // guarded by the process's mutex
+  Sampler sampler;               // guarded by the process's mutex: the one in force
+  Sampler own_sampler;           // guarded by the process's mutex: while it is steered, what is to come back
+  bool steered = false;          // guarded by the process's mutex
   std::uint64_t generation = 0;  // guarded by the process's mutex: of the process that made it or last opened a ring
   bool stopped_at_exit = false;  // guarded by the process's mutex
   TracerEntry *previous = nullptr, *next = nullptr;
@@ -130,9 +133,20 @@ class Process {
   void set_sampler(TracerEntry& entry, Sampler sampler) noexcept {
     const Undisturbed undisturbed;  // the old one goes after the mutex
     std::lock_guard lock(mutex_);
+    if (entry.steered) return std::swap(entry.own_sampler, sampler);
     std::swap(entry.sampler, sampler);
-    entry.sampler_version.fetch_add(1, std::memory_order_relaxed);
-    entry.sampling.store(entry.sampler.word(), std::memory_order_relaxed);
+    sampler_changed(entry);
+  }
+  /// In the place of set_sampler's, until there is none again.
+  void steer_sampler(TracerEntry& entry, std::optional<Sampler> sampler) noexcept {
+    const Undisturbed undisturbed;
+    Sampler old;  // goes after the mutex
+    std::lock_guard lock(mutex_);
+    if (!sampler && !entry.steered) return;
+    if (!entry.steered) entry.own_sampler = entry.sampler;
+    entry.steered = sampler.has_value();
+    old = std::exchange(entry.sampler, sampler ? std::move(*sampler) : std::move(entry.own_sampler));
+    sampler_changed(entry);
   }
   Sampler sampler(const TracerEntry& entry) noexcept {
     const Undisturbed undisturbed;
@@ -160,6 +174,10 @@ class Process {
   static void drop_reentrant(ThreadRing* ring, std::uint64_t tracer_id) noexcept;
 
  private:
+  static void sampler_changed(TracerEntry& entry) noexcept {  // mutex_ held
+    entry.sampler_version.fetch_add(1, std::memory_order_relaxed);
+    entry.sampling.store(entry.sampler.word(), std::memory_order_relaxed);
+  }
   void prepare() noexcept;  // once: key, fork and exit handlers
   static void wake(std::uint64_t tracer_id) noexcept;
   static void end_thread(void* state) noexcept;
