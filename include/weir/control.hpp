@@ -6,7 +6,7 @@
 //     …
 //   }
 //
-//   Manager, weir ps ─▶ ControlFactory ══ control-<pid>.sock ══ a thread of the process ─▶ sampler of weir::tracer()
+//   Manager, weir ps ─▶ ControlFactory ══ control-<pid>.sock ══ a thread of the process ─▶ sampler of every Tracer
 //                       (instrument/control_factory.hpp)                                ├▶ which operations observers hear
 //                                                                                       ├▶ level of every LogTracker
 //                                                                                       └▶ disabled keys of weir::telemetry()

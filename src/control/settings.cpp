@@ -142,12 +142,61 @@ bool apply(const ControlSettings& settings) noexcept {
     if (!telemetry().disable_matching(settings.disabled_keys)) return false;
     // Nothing fails from here on.
     filter.reset(detail::hide_operations(filter.release()));
-    tracer().steer_sampler(settings.sampling);
+    detail::process().steer_samplers(settings.sampling);
     LogTracker::steer_level(settings.log_level);
     return true;
   }
   WEIR_CATCH_ALL { return false; }
 }
+
+namespace {
+
+/// Of all tracers together.
+TracerStats span_counts() {
+  struct Counted {
+    std::shared_ptr<Sender> sender;
+    std::uint64_t no_ring, stopped, reentrant;
+  };
+  std::vector<Counted> tracers;
+  detail::process().for_each_tracer([&](const detail::TracerEntry& entry, const Sampler&) {
+    tracers.push_back({entry.sender, entry.dropped_no_ring.load(std::memory_order_relaxed),
+                       entry.dropped_stopped.load(std::memory_order_relaxed), entry.dropped_reentrant.load(std::memory_order_relaxed)});
+  });
+  TracerStats all;
+  for (const Counted& tracer : tracers) {
+    const TracerStats stats = tracer.sender->stats();
+    all.emitted += stats.emitted + tracer.no_ring + tracer.stopped + tracer.reentrant;
+    all.delivered += stats.delivered;
+    all.in_flight += stats.in_flight;
+    all.dropped_full += stats.dropped_full;
+    all.dropped_too_large += stats.dropped_too_large;
+    all.dropped_no_ring += stats.dropped_no_ring + tracer.no_ring;
+    all.dropped_reentrant += stats.dropped_reentrant + tracer.reentrant;
+    all.dropped_stopped += stats.dropped_stopped + tracer.stopped;
+    all.not_sampled += stats.not_sampled;
+    all.truncated_attributes += stats.truncated_attributes;
+    all.unacknowledged += stats.unacknowledged;
+    all.connects += stats.connects;
+  }
+  return all;
+}
+
+/// Of the tracers that there are, each once.
+std::string samplers_in_force() {
+  std::vector<Sampler> samplers;
+  detail::process().for_each_tracer([&](const detail::TracerEntry&, const Sampler& in_force) { samplers.push_back(in_force); });
+  if (samplers.empty()) return tracer().sampler().to_string();
+  std::string all;
+  for (std::vector<std::string> said; const Sampler& sampler : samplers) {
+    std::string text = sampler.to_string();
+    if (std::find(said.begin(), said.end(), text) != said.end()) continue;
+    all += (all.empty() ? "" : ", ") + text;
+    said.push_back(std::move(text));
+  }
+  return all;
+}
+
+}  // namespace
 
 std::string statistics(std::string_view service, const ControlSettings& settings) {
   std::string out = "{\"pid\":";
@@ -156,7 +205,7 @@ std::string statistics(std::string_view service, const ControlSettings& settings
   detail::append_json_string(out, service);
   out += ",\"weir\":";
   detail::append_json_string(out, WEIR_VERSION_STRING);
-  const TracerStats spans = tracer().stats();
+  const TracerStats spans = span_counts();
   out += ",\"spans\":";
   append_counts(out, {{"emitted", spans.emitted},
                       {"delivered", spans.delivered},
@@ -180,7 +229,7 @@ std::string statistics(std::string_view service, const ControlSettings& settings
                       {"payloads", counted.payloads},
                       {"collector_failures", counted.collector_failures}});
   out += ",\"sampling\":";
-  detail::append_json_string(out, tracer().sampler().to_string());
+  detail::append_json_string(out, samplers_in_force());
   out += ",\"settings\":{\"disabled_keys\":";
   append_list(out, settings.disabled_keys);
   out += ",\"disabled_operations\":";

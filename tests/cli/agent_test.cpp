@@ -127,14 +127,14 @@ TEST_CASE("a group of services follows its file while they run") {
   place.configure({place.group("services", {{"sampling", 0.0}})});
   for (Process* service : {before.get(), after.get()}) {
     CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.0}}));
-    const json first = place.of(*service, {"--stats"})["statistics"]["tracer"];
+    const json first = place.of(*service, {"--stats"})["statistics"]["spans"];
     json next;
     CHECK(eventually([&] {
-      next = place.of(*service, {"--stats"})["statistics"]["tracer"];
+      next = place.of(*service, {"--stats"})["statistics"]["spans"];
       return next["not_sampled"] > first["not_sampled"];
     }));
     CHECK(next["emitted"] == first["emitted"]);
-    CHECK(next["dropped"] == 0);
+    CHECK(next["dropped_full"] == 0);
   }
 
   const pid_t pid = before->pid();
@@ -150,7 +150,7 @@ TEST_CASE("a group of services follows its file while they run") {
   auto alone = place.ps({"--stats"});
   REQUIRE(alone["processes"].size() == 1);
   CHECK(alone["processes"][0]["state"] == "not managed");
-  CHECK(alone["processes"][0]["statistics"]["settings"]["sampling"] == 0.0);
+  CHECK(alone["processes"][0]["statistics"]["settings"]["sampling"] == sampling(0));
 }
 
 TEST_CASE("a file that is wrong is said, and the configuration from before stays") {
@@ -167,7 +167,7 @@ TEST_CASE("a file that is wrong is said, and the configuration from before stays
   // A value that the service refuses is its error, and what it had stays, too.
   place.configure({place.group("services", {{"sampling", "often"}})});
   CHECK(eventually([&] { return place.ps()["agent"]["config_error"].is_null(); }));
-  CHECK(place.of(*service, {"--stats"})["statistics"]["settings"]["sampling"] == 0.5);
+  CHECK(place.of(*service, {"--stats"})["statistics"]["settings"]["sampling"] == sampling(0.5));
   place.configure({place.group("services", {{"sampling", 0.25}})});
   CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.25}}));
 }

@@ -7,7 +7,7 @@
 //   auto text = factory->statistics(pid);                      // for people: weir ps
 //
 //   key of Config          takes                                              changes
-//   sampling               0 to 1, "always", "never", "ratio:0.1",            the sampler of weir::tracer()
+//   sampling               0 to 1, "always", "never", "ratio:0.1",            the sampler of every Tracer
 //                          "traceidratio:0.1" and its kin
 //   disabled_operations    globs of names or types of operations              what observers, and so spans and metrics, hear of
 //   log_level              "debug", "info", "warn", "error"                   what each LogTracker writes

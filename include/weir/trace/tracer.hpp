@@ -16,7 +16,6 @@
 #include <concepts>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,10 +74,7 @@ class Tracer {
 
   /// From now on, for traces that begin. A tracer that is off stays off.
   void set_sampler(Sampler sampler) noexcept { detail::process().set_sampler(entry_, std::move(sampler)); }
-  /// In the place of set_sampler's, which comes back when there is none any more; also for a tracer that is off now. For
-  /// control.hpp, which steers weir::tracer(): a manager's word counts more than the program's.
-  void steer_sampler(std::optional<Sampler> sampler) noexcept { detail::process().steer_sampler(entry_, std::move(sampler)); }
-  /// The one in force.
+  /// The one in force: set_sampler's, unless the process is steered (control.hpp).
   Sampler sampler() const noexcept { return detail::process().sampler(entry_); }
 
   TracerStats stats() const noexcept;

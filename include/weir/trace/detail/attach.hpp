@@ -67,9 +67,7 @@ struct TracerEntry {
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not
   std::atomic<std::uint64_t> dropped_no_ring{0}, dropped_stopped{0}, dropped_reentrant{0};
-  Sampler sampler;               // guarded by the process's mutex: the one in force
-  Sampler own_sampler;           // guarded by the process's mutex: while it is steered, what is to come back
-  bool steered = false;          // guarded by the process's mutex
+  Sampler sampler;               // guarded by the process's mutex; in force unless the process is steered
   std::uint64_t generation = 0;  // guarded by the process's mutex: of the process that made it or last opened a ring
   bool stopped_at_exit = false;  // guarded by the process's mutex
   TracerEntry *previous = nullptr, *next = nullptr;
@@ -94,6 +92,7 @@ class Process {
     entry.next = tracers_;
     if (tracers_ != nullptr) tracers_->previous = &entry;
     tracers_ = &entry;
+    sampler_changed(entry);
   }
   /// Spans that begin from now on are counted no-ops.
   static void refuse_spans(TracerEntry& entry) noexcept {
@@ -133,32 +132,36 @@ class Process {
   void set_sampler(TracerEntry& entry, Sampler sampler) noexcept {
     const Undisturbed undisturbed;  // the old one goes after the mutex
     std::lock_guard lock(mutex_);
-    if (entry.steered) return std::swap(entry.own_sampler, sampler);
     std::swap(entry.sampler, sampler);
     sampler_changed(entry);
   }
-  /// In the place of set_sampler's, until there is none again.
-  void steer_sampler(TracerEntry& entry, std::optional<Sampler> sampler) noexcept {
+  /// Of all tracers, those to come among them, in the place of their own, until there is none again. For control.hpp: a manager's word
+  /// counts more than the program's.
+  void steer_samplers(std::optional<Sampler> sampler) noexcept {
     const Undisturbed undisturbed;
-    Sampler old;  // goes after the mutex
     std::lock_guard lock(mutex_);
-    if (!sampler && !entry.steered) return;
-    if (!entry.steered) entry.own_sampler = entry.sampler;
-    entry.steered = sampler.has_value();
-    old = std::exchange(entry.sampler, sampler ? std::move(*sampler) : std::move(entry.own_sampler));
-    sampler_changed(entry);
+    std::swap(steering_, sampler);
+    for (TracerEntry* entry = tracers_; entry != nullptr; entry = entry->next) sampler_changed(*entry);
   }
+  /// visit(entry, sampler in force) for each living tracer, under the mutex.
+  template <class Visit>
+  void for_each_tracer(Visit visit) {
+    const Undisturbed undisturbed;
+    std::lock_guard lock(mutex_);
+    for (TracerEntry* entry = tracers_; entry != nullptr; entry = entry->next) visit(*entry, in_force(*entry));
+  }
+  /// The one in force.
   Sampler sampler(const TracerEntry& entry) noexcept {
     const Undisturbed undisturbed;
     std::lock_guard lock(mutex_);
-    return entry.sampler;
+    return in_force(entry);
   }
   /// The tracer's sampler, as the thread of the ring knows it, brought up to date. Requires: a SpanSection.
   const Sampler& sampler_of(ThreadRing& ring, const TracerEntry& entry) noexcept {
     if (ring.sampler_version != entry.sampler_version.load(std::memory_order_relaxed)) {
       Sampler old;  // goes after the mutex
       std::lock_guard lock(mutex_);
-      old = std::exchange(ring.sampler, entry.sampler);
+      old = std::exchange(ring.sampler, in_force(entry));
       ring.sampler_version = entry.sampler_version.load(std::memory_order_relaxed);
     }
     return ring.sampler;
@@ -174,9 +177,10 @@ class Process {
   static void drop_reentrant(ThreadRing* ring, std::uint64_t tracer_id) noexcept;
 
  private:
-  static void sampler_changed(TracerEntry& entry) noexcept {  // mutex_ held
+  const Sampler& in_force(const TracerEntry& entry) const noexcept { return steering_ ? *steering_ : entry.sampler; }  // mutex_ held
+  void sampler_changed(TracerEntry& entry) noexcept {                                                                // mutex_ held
     entry.sampler_version.fetch_add(1, std::memory_order_relaxed);
-    entry.sampling.store(entry.sampler.word(), std::memory_order_relaxed);
+    entry.sampling.store(in_force(entry).word(), std::memory_order_relaxed);
   }
   void prepare() noexcept;  // once: key, fork and exit handlers
   static void wake(std::uint64_t tracer_id) noexcept;
@@ -190,6 +194,7 @@ class Process {
 
   std::mutex mutex_;
   TracerEntry* tracers_ = nullptr;     // guarded by mutex_
+  std::optional<Sampler> steering_;    // guarded by mutex_
   ForkListener* listeners_ = nullptr;  // guarded by mutex_
   std::uint64_t last_id_ = 0;          // guarded by mutex_
   std::atomic<std::uint64_t> generation_{0};
