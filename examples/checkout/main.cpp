@@ -28,6 +28,7 @@
 #include <weir/activity/tracker.hpp>
 #include <weir/bridge/operations_to_metrics.hpp>
 #include <weir/bridge/operations_to_spans.hpp>
+#include <weir/control.hpp>
 #include <weir/core/propagation.hpp>
 #include <weir/operation/wrap.hpp>
 #include <weir/telemetry/emitter.hpp>
@@ -149,16 +150,16 @@ int serve(int port, const std::string& db_path, const std::string& telemetry_url
   // 2. What is counted, and where it is reported to.
   const auto instance = weir::InstanceId::from_file(db_path + ".instance");
   if (!instance) return complain(instance.error());
-  const auto telemetry = weir::Telemetry::create(*instance);
-  if (!telemetry) return complain(telemetry.error());
-  telemetry->at_emit(weir::process_metrics);
-  weir::Emitter emitter{*telemetry, weir::HttpTransport{telemetry_url}};
+  if (const auto begun = weir::init_telemetry(*instance); !begun) return complain(begun.error());
+  const weir::Telemetry& telemetry = weir::telemetry();
+  telemetry.at_emit(weir::process_metrics);
+  weir::Emitter emitter{telemetry, weir::HttpTransport{telemetry_url}};
   if (!telemetry_url.empty())
     if (const auto started = emitter.start(); !started) return complain(started.error());
   // 3. Who listens: bridges that turn every operation into a span, and into metrics of its type.
   weir::Root root;
   root.observe(std::make_shared<weir::OperationsToSpans>(tracer));
-  root.observe(std::make_shared<weir::OperationsToMetrics>(*telemetry));
+  root.observe(std::make_shared<weir::OperationsToMetrics>(telemetry));
   weir::RootScope installed{std::move(root)};
   // 4. What becomes of what the business code says: a span, lines in a log, metrics, and in the audit trail what was changed.
   weir::SpanTracker spans(tracer);
@@ -167,9 +168,11 @@ int serve(int port, const std::string& db_path, const std::string& telemetry_url
   weir::LogTracker log(*log_file, {.asynchronous = true});
   const auto audit = weir::AuditTracker::open(db_path + ".audit.jsonl");
   if (!audit) return complain(audit.error());
-  weir::MetricsTracker metrics(*telemetry);
+  weir::MetricsTracker metrics(telemetry);
   weir::ChainedTracker activities(spans, log, metrics, **audit);
-  // 5. The service.
+  // 5. Who may change sampling, level and keys while it runs: `weir agent`.
+  if (const auto listening = weir::enable_control({.service = "checkout"}); !listening) (void)complain(listening.error());
+  // 6. The service.
   {
     Database db(db_path);
     create_schema(db);

@@ -208,7 +208,9 @@ TEST_CASE("sampling that changes under load loses no span") {
   Program program({{"WEIR_CONTROL", "1"}}, "");
   RunningCollector collector(program.dir() / "weir.sock");
   LineSocket socket = greeted(program.socket);
+  CHECK(ask(socket, {{"id", 98}, {"set", {{"sampling", 0}}}})["ok"] == true);
   CHECK(program.tell("loop") == "looping");
+  CHECK(eventually([&] { return ask(socket, {{"id", 97}, {"get", "stats"}})["stats"]["spans"]["not_sampled"] > 0; }));
   for (int i = 0; i < 40; ++i) {
     const json settings = i % 4 == 3 ? json::object() : json{{"sampling", i % 4 == 0 ? 0.0 : 0.01 * i}};
     CHECK(ask(socket, {{"id", i}, {"set", settings}})["ok"] == true);

@@ -394,7 +394,9 @@ TEST_CASE("keys are disabled by patterns, beside what the server disables, and c
     telemetry().set("http.version", "2");
     telemetry().increment("tls:abc");
     telemetry().increment("sql");
-    return telemetry().take();
+    Payload taken = telemetry().take();
+    std::erase_if(taken.items, [](const auto& item) { return std::string_view(item.key).starts_with("otel.sdk."); });  // the session's own
+    return taken;
   };
   CHECK(payload().items.size() == 5);
   handle.increment();
