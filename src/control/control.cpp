@@ -34,7 +34,8 @@ std::string_view variable(const char* name) {
 
 bool is_one_of(std::string_view text, std::initializer_list<std::string_view> words) {
   std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   return std::find(words.begin(), words.end(), lower) != words.end();
 }
 
@@ -51,8 +52,8 @@ std::string with_pid(std::string path) {
 struct Control {
   detail::ForkMutex mutex;  // guards what follows. Not taken by the server's thread, which stop() waits for under it
   std::unique_ptr<ControlServer> server;
-  ControlSettings settings;  // in force; written by the server's thread while there is one
-  std::uint64_t fork = 0;    // `server` is of
+  ControlSettings settings;       // in force; written by the server's thread while there is one
+  std::uint64_t fork = 0;         // `server` is of
   ControlServer* lost = nullptr;  // the parent's
 
   detail::ForkMutex names;  // guards what follows
@@ -91,14 +92,15 @@ void at_end() {
 }
 
 Result<void> Control::start(ControlOptions options) {
-  if (options.socket.empty()) options.socket = is_path(variable("WEIR_CONTROL")) ? variable("WEIR_CONTROL") : control_socket_path(::getpid());
+  if (options.socket.empty())
+    options.socket = is_path(variable("WEIR_CONTROL")) ? variable("WEIR_CONTROL") : control_socket_path(::getpid());
   {
     const std::lock_guard lock(names);
     service = std::move(options.service);
   }
   Logger& logger = options.logger != nullptr ? *options.logger : stderr_logger();
-  Result<std::unique_ptr<ControlServer>> started =
-      ControlServer::start(with_pid(std::move(options.socket)), greeting(), [this](std::string_view line) { return answer(line); }, logger);
+  Result<std::unique_ptr<ControlServer>> started = ControlServer::start(
+      with_pid(std::move(options.socket)), greeting(), [this](std::string_view line) { return answer(line); }, logger);
   if (!started) return std::move(started).error();
   server = std::move(*started);
   static const bool registered = std::atexit(at_end) == 0 && ::at_quick_exit(at_end) == 0;  // without room a socket file stays

@@ -17,7 +17,8 @@ constexpr int exhausted_wait = 100;  // ms, until the next try to accept
 
 }  // namespace
 
-Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& path, std::string greeting, Answering answer, Logger& logger) {
+Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& path, std::string greeting, Answering answer,
+                                                            Logger& logger) {
   std::unique_ptr<ControlServer> server(new ControlServer(path, std::move(greeting), std::move(answer), logger));
   detail::add_fork_handler(*server);
   {

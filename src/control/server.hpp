@@ -52,9 +52,9 @@ class ControlServer final : private detail::ForkHandler {
     std::array<char, 4096> input;
     std::string_view unread;  // of input
     std::string output;
-    std::size_t sent = 0;       // of output
-    bool good = false;          // it has asked for something that makes sense
-    std::uint64_t number = 0;   // of its accept
+    std::size_t sent = 0;      // of output
+    bool good = false;         // it has asked for something that makes sense
+    std::uint64_t number = 0;  // of its accept
   };
 
   ControlServer(std::string path, std::string greeting, Answering answer, Logger& logger)

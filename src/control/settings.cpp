@@ -116,9 +116,13 @@ Problems read_settings(const std::vector<std::pair<std::string, ControlValue>>& 
   const auto wrong = [&](const std::string& key, std::string why) { problems.emplace_back(key, std::move(why)); };
   for (const auto& [key, value] : given) {
     if (key == "sampling") {
-      settings.sampling = value.type == Type::number ? ratio(value.number) : value.type == Type::text ? sampler_in(value.text) : std::nullopt;
+      settings.sampling = value.type == Type::number ? ratio(value.number)
+                          : value.type == Type::text ? sampler_in(value.text)
+                                                     : std::nullopt;
       if (!settings.sampling) {
-        wrong(key, "takes a number from 0 to 1, \"always\", \"never\", \"ratio:0.1\", or a name of OTEL_TRACES_SAMPLER, as \"traceidratio:0.1\"");
+        wrong(
+            key,
+            "takes a number from 0 to 1, \"always\", \"never\", \"ratio:0.1\", or a name of OTEL_TRACES_SAMPLER, as \"traceidratio:0.1\"");
       }
     } else if (key == "log_level") {
       settings.log_level = value.type == Type::text ? level_in(value.text) : std::nullopt;

@@ -24,9 +24,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using nlohmann::json;
 
-constexpr std::size_t max_answer = 4u << 20;    // bytes
+constexpr std::size_t max_answer = 4u << 20;     // bytes
 constexpr std::size_t max_proc_file = 8u << 20;  // bytes: environments may be large
-constexpr int look_again = 20;                  // ms
+constexpr int look_again = 20;                   // ms
 
 std::string named(pid_t pid) { return "process " + std::to_string(pid); }
 
@@ -35,13 +35,16 @@ Error error_of(std::errc code, std::string message) { return {std::make_error_co
 Result<std::string> read_proc(pid_t pid, const char* name) {
   const std::string path = "/proc/" + std::to_string(pid) + "/" + name;
   const net::Fd fd(net::uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }));
-  if (!fd) return errno == ENOENT || errno == ESRCH ? error_of(std::errc::no_such_process, "there is no " + named(pid)) : system_error(errno, "cannot read " + path);
+  if (!fd)
+    return errno == ENOENT || errno == ESRCH ? error_of(std::errc::no_such_process, "there is no " + named(pid))
+                                             : system_error(errno, "cannot read " + path);
   std::string text;
   char part[16384];
   for (;;) {
     const ssize_t size = net::uninterrupted([&] { return ::read(fd.get(), part, sizeof part); });
     if (size == 0) return text;
-    if (size < 0) return errno == ESRCH ? error_of(std::errc::no_such_process, named(pid) + " has ended") : system_error(errno, "cannot read " + path);
+    if (size < 0)
+      return errno == ESRCH ? error_of(std::errc::no_such_process, named(pid) + " has ended") : system_error(errno, "cannot read " + path);
     text.append(part, static_cast<std::size_t>(size));
     if (text.size() > max_proc_file) return text;
   }
@@ -50,7 +53,8 @@ Result<std::string> read_proc(pid_t pid, const char* name) {
 std::string variable(std::string_view environment, std::string_view name) {
   while (!environment.empty()) {
     const std::string_view entry = environment.substr(0, environment.find('\0'));
-    if (entry.size() > name.size() && entry[name.size()] == '=' && entry.substr(0, name.size()) == name) return std::string(entry.substr(name.size() + 1));
+    if (entry.size() > name.size() && entry[name.size()] == '=' && entry.substr(0, name.size()) == name)
+      return std::string(entry.substr(name.size() + 1));
     environment.remove_prefix(std::min(entry.size() + 1, environment.size()));
   }
   return {};
@@ -75,7 +79,8 @@ std::vector<std::string> status_fields(std::string_view status, std::string_view
 
 bool is_true(std::string_view value) {
   std::string lower(value);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   return lower == "1" || lower == "true";
 }
 
@@ -153,7 +158,8 @@ Result<ControlPlace> find_control_socket(pid_t pid, const std::string& directory
   if (place.promised) return place;
   return Error{make_error_code(InstrumentErrc::not_applicable),
                named(pid) + " has no control socket at " + place.path +
-                   (off ? ": weir is disabled in its environment" : ": set WEIR_CONTROL=1 in its environment, or call weir::enable_control() in it")};
+                   (off ? ": weir is disabled in its environment"
+                        : ": set WEIR_CONTROL=1 in its environment, or call weir::enable_control() in it")};
 }
 
 Result<std::unique_ptr<ControlClient>> ControlClient::connect(pid_t pid, const std::string& directory, std::chrono::milliseconds timeout,
@@ -181,7 +187,8 @@ Result<std::unique_ptr<ControlClient>> ControlClient::connect(pid_t pid, const s
     const int code = fd.error().code.value();
     const bool may_come = code == EAGAIN || ((code == ENOENT || code == ECONNREFUSED) && Clock::now() < deadline);
     if (!may_come) return fd.error();
-    if (Clock::now() >= deadline) return error_of(std::errc::timed_out, named(pid) + " takes no connection at " + place->path + " in time; is it stopped?");
+    if (Clock::now() >= deadline)
+      return error_of(std::errc::timed_out, named(pid) + " takes no connection at " + place->path + " in time; is it stopped?");
     pollfd entry{cancel != nullptr ? cancel->fd() : -1, POLLIN, 0};
     if (::poll(&entry, 1, look_again) == 1) return error_of(std::errc::operation_canceled, "closed");
   }
@@ -191,11 +198,14 @@ Result<void> ControlClient::greeted(Deadline deadline) {
   const Result<std::string> hello = line(deadline);
   if (!hello) return hello.error();
   const auto said = parsed(*hello);
-  if (said && said->contains("error")) return error_of(std::errc::connection_refused, named(pid_) + " refuses: " + joined((*said)["error"]));
-  if (!said || said->value("weir", json()) != "control") return error_of(std::errc::protocol_error, named(pid_) + " does not speak as a control socket does");
+  if (said && said->contains("error"))
+    return error_of(std::errc::connection_refused, named(pid_) + " refuses: " + joined((*said)["error"]));
+  if (!said || said->value("weir", json()) != "control")
+    return error_of(std::errc::protocol_error, named(pid_) + " does not speak as a control socket does");
   if (said->value("version", json()) != 1) {
-    return error_of(std::errc::protocol_not_supported, named(pid_) + " speaks version " + said->value("version", json()).dump(-1, ' ', false, json::error_handler_t::replace) +
-                                                           " of the control socket, and this is version 1: use the same weir on both sides");
+    return error_of(std::errc::protocol_not_supported,
+                    named(pid_) + " speaks version " + said->value("version", json()).dump(-1, ' ', false, json::error_handler_t::replace) +
+                        " of the control socket, and this is version 1: use the same weir on both sides");
   }
   return {};
 }
@@ -262,12 +272,14 @@ Result<void> ControlClient::wait(short events, Deadline deadline) {
   for (;;) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     if (left.count() <= 0) {
-      return error_of(std::errc::timed_out, named(pid_) + " has not answered within " + std::to_string(timeout_.count()) + " ms; is it stopped?");
+      return error_of(std::errc::timed_out,
+                      named(pid_) + " has not answered within " + std::to_string(timeout_.count()) + " ms; is it stopped?");
     }
     std::array<pollfd, 2> entries{pollfd{fd_.get(), events, 0}, pollfd{cancel_ != nullptr ? cancel_->fd() : -1, POLLIN, 0}};
     const int ready = ::poll(entries.data(), entries.size(), static_cast<int>(std::min<std::int64_t>(left.count(), 3'600'000)));
     if (ready < 0 && errno != EINTR) return system_error(errno, "poll");
-    if (ready > 0 && entries[1].revents != 0) return error_of(std::errc::operation_canceled, "the instrumentation of " + named(pid_) + " is being closed");
+    if (ready > 0 && entries[1].revents != 0)
+      return error_of(std::errc::operation_canceled, "the instrumentation of " + named(pid_) + " is being closed");
     if (ready > 0) return {};
   }
 }

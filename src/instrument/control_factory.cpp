@@ -93,7 +93,8 @@ class ControlledProcess final : public Instrumentation {
     return client_;
   }
   Error not_connected() const {
-    return {std::make_error_code(std::errc::not_connected), "process " + std::to_string(pid_) + " is not connected: load() comes first, and close() last"};
+    return {std::make_error_code(std::errc::not_connected),
+            "process " + std::to_string(pid_) + " is not connected: load() comes first, and close() last"};
   }
 
   static Result<void> apply(ControlClient& client, const Config& config, bool& refused) {

@@ -208,12 +208,20 @@ TEST_CASE("sampling that changes under load loses no span") {
   Program program({{"WEIR_CONTROL", "1"}}, "");
   RunningCollector collector(program.dir() / "weir.sock");
   LineSocket socket = greeted(program.socket);
-  CHECK(ask(socket, {{"id", 98}, {"set", {{"sampling", 0}}}})["ok"] == true);
   CHECK(program.tell("loop") == "looping");
-  CHECK(eventually([&] { return ask(socket, {{"id", 97}, {"get", "stats"}})["stats"]["spans"]["not_sampled"] > 0; }));
+  const auto count = [&](const char* what) {
+    return ask(socket, {{"id", 1}, {"get", "stats"}})["stats"]["spans"][what].get<std::uint64_t>();
+  };
   for (int i = 0; i < 40; ++i) {
     const json settings = i % 4 == 3 ? json::object() : json{{"sampling", i % 4 == 0 ? 0.0 : 0.01 * i}};
     CHECK(ask(socket, {{"id", i}, {"set", settings}})["ok"] == true);
+    if (i % 4 == 0) {
+      const std::uint64_t before = count("not_sampled");
+      CHECK(eventually([&] { return count("not_sampled") > before; }));
+    } else if (i % 4 == 3) {
+      const std::uint64_t before = count("emitted");
+      CHECK(eventually([&] { return count("emitted") > before; }));
+    }
   }
   CHECK(ask(socket, {{"id", 99}, {"set", {{"sampling", 0}}}})["ok"] == true);
   const Figures figures = program.end();
@@ -244,11 +252,14 @@ TEST_CASE("a forked child leaves the parent's socket alone, and gets its own whe
     (void)program.end();
   }
   SECTION("the parent's end is seen at once, though the child lives") {
+    const pid_t its_child = ask(with_child, {{"id", 2}, {"get", "stats"}})["stats"]["pid"];
+    REQUIRE(::kill(its_child, SIGSTOP) == 0);  // else it would end with its parent
     program.process().signal(SIGKILL);
     CHECK_FALSE(before.line());
     CHECK_FALSE(after.line());
-    CHECK_FALSE(net::is_live(program.socket));
-    CHECK_FALSE(with_child.line());  // it had waited for its parent
+    CHECK(eventually([&] { return !net::is_live(program.socket); }));
+    REQUIRE(::kill(its_child, SIGCONT) == 0);
+    CHECK_FALSE(with_child.line());
   }
 #endif
 }

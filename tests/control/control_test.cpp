@@ -138,12 +138,14 @@ TEST_CASE("a client is greeted, and hears what the process is") {
   CHECK((status.st_mode & 07777) == 0600);
 
   Client client(controlled.path);
-  CHECK(client.hello == json{{"weir", "control"}, {"version", 1}, {"pid", ::getpid()}, {"service", "shop"}, {"library", WEIR_VERSION_STRING}});
+  CHECK(client.hello ==
+        json{{"weir", "control"}, {"version", 1}, {"pid", ::getpid()}, {"service", "shop"}, {"library", WEIR_VERSION_STRING}});
   const json stats = client.stats();
   CHECK(stats["pid"] == ::getpid());
   CHECK(stats["service"] == "shop");
   CHECK(stats["weir"] == WEIR_VERSION_STRING);
-  CHECK(stats["settings"] == json{{"sampling", nullptr}, {"log_level", nullptr}, {"disabled_keys", json::array()}, {"disabled_operations", json::array()}});
+  CHECK(stats["settings"] ==
+        json{{"sampling", nullptr}, {"log_level", nullptr}, {"disabled_keys", json::array()}, {"disabled_operations", json::array()}});
   CHECK(stats["spans"].size() == 12);
   CHECK(stats["telemetry"].size() == 7);
 }
@@ -198,14 +200,15 @@ TEST_CASE("sampling changes while the process runs, and comes back as the progra
     CHECK(recorded < 2500);
   }
   SECTION("as text") {
-    for (const auto& [text, meant] : std::vector<std::pair<std::string, Sampler>>{{"always", Sampler::parent_based(Sampler::always())},
-                                                                                  {"never", Sampler::parent_based(Sampler::never())},
-                                                                                  {"ratio:0.25", Sampler::parent_based(Sampler::ratio(0.25))},
-                                                                                  {"0.25", Sampler::parent_based(Sampler::ratio(0.25))},
-                                                                                  {"always_on", Sampler::always()},
-                                                                                  {"always_off", Sampler::never()},
-                                                                                  {"traceidratio:0.25", Sampler::ratio(0.25)},
-                                                                                  {"parentbased_traceidratio:0.25", Sampler::parent_based(Sampler::ratio(0.25))}}) {
+    for (const auto& [text, meant] :
+         std::vector<std::pair<std::string, Sampler>>{{"always", Sampler::parent_based(Sampler::always())},
+                                                      {"never", Sampler::parent_based(Sampler::never())},
+                                                      {"ratio:0.25", Sampler::parent_based(Sampler::ratio(0.25))},
+                                                      {"0.25", Sampler::parent_based(Sampler::ratio(0.25))},
+                                                      {"always_on", Sampler::always()},
+                                                      {"always_off", Sampler::never()},
+                                                      {"traceidratio:0.25", Sampler::ratio(0.25)},
+                                                      {"parentbased_traceidratio:0.25", Sampler::parent_based(Sampler::ratio(0.25))}}) {
       CAPTURE(text);
       client.must_set({{"sampling", text}});
       CHECK(tracer().sampler().to_string() == meant.to_string());
@@ -442,8 +445,8 @@ TEST_CASE("a configuration with a mistake changes nothing, and each mistake is n
   CHECK(names({{"sampling", 1}, {"colour", "red"}}) == Keys{"colour"});
   CHECK(names({{"sampling", 1.5}, {"log_level", "loud"}, {"disabled_keys", "x"}, {"disabled_operations", {1}}}) ==
         Keys{"disabled_keys", "disabled_operations", "log_level", "sampling"});
-  for (const json& wrong : {json(-0.1), json(true), json(nullptr), json("ratio:2"), json("ratio:"), json("ratio"), json("sometimes"), json(""),
-                            json("traceidratio:"), json("always_on:x y"), json::array({0.1}), json::object()}) {
+  for (const json& wrong : {json(-0.1), json(true), json(nullptr), json("ratio:2"), json("ratio:"), json("ratio"), json("sometimes"),
+                            json(""), json("traceidratio:"), json("always_on:x y"), json::array({0.1}), json::object()}) {
     CAPTURE(wrong.dump());
     if (wrong == "always_on:x y") continue;  // arguments of samplers that take none are ignored, as in the environment
     CHECK(names({{"sampling", wrong}}) == Keys{"sampling"});
@@ -466,9 +469,10 @@ TEST_CASE("what is no request is answered, and the client may go on") {
   for (int i = 0; i < 100; ++i) many += (i != 0 ? ",\"" : "\"") + std::to_string(i) + "\":1";
   many += "}}";
   for (const std::string& line :
-       {std::string("garbage"), std::string("[]"), std::string("1"), std::string("null"), std::string("{"), std::string("{\"id\":1}"), deep, many,
-        std::string(R"({"set":{},"get":"stats"})"), std::string(R"({"set":[]})"), std::string(R"({"set":1})"), std::string(R"({"get":{}})"),
-        std::string("{\"get\":\"\xff\"}"), std::string("\0\0\0", 3), std::string(R"({"id":1,"set":{"sampling":1)"), std::string(1u << 20, 'x')}) {
+       {std::string("garbage"), std::string("[]"), std::string("1"), std::string("null"), std::string("{"), std::string("{\"id\":1}"), deep,
+        many, std::string(R"({"set":{},"get":"stats"})"), std::string(R"({"set":[]})"), std::string(R"({"set":1})"),
+        std::string(R"({"get":{}})"), std::string("{\"get\":\"\xff\"}"), std::string("\0\0\0", 3),
+        std::string(R"({"id":1,"set":{"sampling":1)"), std::string(1u << 20, 'x')}) {
     CAPTURE(line.substr(0, 100));
     const json answer = client.ask(line);
     CHECK(answer.contains("error"));
@@ -563,8 +567,10 @@ TEST_CASE("it is changed while spans, operations, lines and counts are made") {
       LineSocket socket = LineSocket::connect(controlled.path);
       if (!socket.line()) return;
       for (int round = 0; round < 50; ++round) {
-        const json settings = (round + i) % 2 == 0 ? json{{"sampling", 0.5}, {"disabled_operations", {"Query*"}}, {"disabled_keys", {"http*"}}, {"log_level", "error"}}
-                                                   : json::object();
+        const json settings =
+            (round + i) % 2 == 0
+                ? json{{"sampling", 0.5}, {"disabled_operations", {"Query*"}}, {"disabled_keys", {"http*"}}, {"log_level", "error"}}
+                : json::object();
         if (!socket.send(json{{"id", round}, {"set", settings}}.dump() + "\n") || !socket.line()) return;
       }
     });

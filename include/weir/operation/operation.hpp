@@ -151,8 +151,8 @@ class Operation {
   std::uint8_t own_ = in_thread | counted;        // constant once it has started, but for the last two
   static constexpr std::uint8_t in_thread = 1, counted = 2, holds_parent = 4, counted_in_parent = 8, has_attachments = 16;
   static constexpr std::uint8_t unobserved = 32;  // observers hear nothing of it
-  std::atomic<std::uint32_t> children_{0};  // debug builds: stack children alive
-  std::uint32_t uncaught_;                  // exceptions in flight when it started
+  std::atomic<std::uint32_t> children_{0};        // debug builds: stack children alive
+  std::uint32_t uncaught_;                        // exceptions in flight when it started
   // Written only when they are needed.
   detail::Lane* last_;  // of the lanes, if there are any; guarded by the home list's lock
   detail::Lane* zombies_;

@@ -452,7 +452,7 @@ inline bool is_hidden(const EventType& type) {
 
 /// The event type that `key` is for; `unresolved` when there is no memory for it, or in a signal handler at a bad moment.
 [[gnu::noinline, gnu::cold]] inline EventType* resolve(std::atomic<EventType*>& key, Phase phase, std::string_view name, bool by_address,
-                                                           std::string_view title) {
+                                                       std::string_view title) {
   Slot* const me = this_slot();
   if (me->is_busy()) return &unresolved;
   ProcessLock lock(me);
