@@ -434,7 +434,8 @@ TEST_CASE("forks of told processes are told, threads never") {
   process.end();  // which ends its child
   CHECK(running.told(child, {Type::fork, Type::exit}));
   CHECK(running.told(process.pid(), {Type::exec, Type::exit}));
-  for (const ProcessEvent& other : running.all()) CHECK((other.pid == process.pid() || other.pid == child || other.parent != process.pid()));
+  for (const ProcessEvent& other : running.all())
+    CHECK((other.pid == process.pid() || other.pid == child || other.parent != process.pid()));
 }
 
 TEST_CASE("forks of processes that are not told are not either") {
@@ -456,7 +457,8 @@ TEST_CASE("processes are told by their environment, in which much else may be") 
   const Backend backend = any_backend();
   CAPTURE(backend.name);
   Process::Environment environment;
-  for (int i = 0; i < 2'000; ++i) environment["WEIR_TEST_FILLER_" + std::to_string(i)] = std::string(static_cast<std::size_t>(i % 100 + 1), 'x');
+  for (int i = 0; i < 2'000; ++i)
+    environment["WEIR_TEST_FILLER_" + std::to_string(i)] = std::string(static_cast<std::size_t>(i % 100 + 1), 'x');
   environment["WEIR_TEST_WANTED"] = "yes";
   environment["WEIR_TEST_SPLIT"] = "a=b=c";
   DetectorOptions options = quick();
@@ -468,10 +470,11 @@ TEST_CASE("processes are told by their environment, in which much else may be") 
   ::unsetenv("WEIR_TEST_EMPTY");
   Running running(backend, options);
   CHECK(running.told(with.pid(), {Type::exec}));
-  CHECK(running.of(with.pid()).at(0).environment == std::map<std::string, std::string, std::less<>>{{"WEIR_TEST_WANTED", "yes"},
-                                                                                                   {"WEIR_TEST_SPLIT", "a=b=c"},
-                                                                                                   {"WEIR_TEST_FILLER_1234", std::string(35, 'x')},
-                                                                                                   {"WEIR_TEST_EMPTY", ""}});
+  CHECK(running.of(with.pid()).at(0).environment ==
+        std::map<std::string, std::string, std::less<>>{{"WEIR_TEST_WANTED", "yes"},
+                                                        {"WEIR_TEST_SPLIT", "a=b=c"},
+                                                        {"WEIR_TEST_FILLER_1234", std::string(35, 'x')},
+                                                        {"WEIR_TEST_EMPTY", ""}});
   Watched later(WEIR_WATCHED_PROGRAM, {{"WEIR_TEST_WANTED", "yes"}});
   CHECK(running.told(later.pid(), {Type::exec}));
   CHECK(running.types(without.pid()).empty());
@@ -709,7 +712,8 @@ TEST_CASE("a storm of processes that nobody asked for loses nothing, or what is 
   std::deque<Watched> after(5);
   for (Watched& process : after) CHECK(running.told(process.pid(), {Type::exec}));
   const DetectorStats stats = running.stats();
-  if (backend.kernel) CHECK(eventually([&] { return running.stats().events + running.stats().lost - before >= storm_size + storm_size / 10; }));
+  if (backend.kernel)
+    CHECK(eventually([&] { return running.stats().events + running.stats().lost - before >= storm_size + storm_size / 10; }));
   CHECK((stats.lost == 0 || eventually([&] { return running.stats().rescans > 0; })));
   CHECK(running.types(storm.pid()).empty());
   CHECK(eventually([&] { return running.stats().processes == after.size(); }));
@@ -856,7 +860,8 @@ TEST_CASE("a loss is repaired by a scan, once") {
   Watched first;
   REQUIRE(running.detector().track(std::array{first.pid()}));
   first.end();
-  CHECK(eventually([&] { return !running.types(first.pid()).empty() && running.types(first.pid()).back() == Type::exit; }));  // the first scan is over
+  CHECK(eventually(
+      [&] { return !running.types(first.pid()).empty() && running.types(first.pid()).back() == Type::exit; }));  // the first scan is over
   Watched process;
   {
     const std::lock_guard lock(control->mutex);
@@ -909,8 +914,7 @@ TEST_CASE("each self-test says whether its detector works here") {
     const Result<void> result = test.try_it();
     CAPTURE(test.name);
     if (!result) CHECK(result.error().message.size() > 20);
-    const bool works =
-        std::any_of(working().begin(), working().end(), [&](const Backend& backend) { return backend.name == test.name; });
+    const bool works = std::any_of(working().begin(), working().end(), [&](const Backend& backend) { return backend.name == test.name; });
     CHECK(result.has_value() == works);
     good += result ? 1 : 0;
   }

@@ -25,7 +25,8 @@ std::string refusal(const DetectorOptions& options) {
   const Result<FilterSet> set = FilterSet::create(options);
   if (set) return "";
   CHECK(set.error().code == std::errc::invalid_argument);
-  for (const auto make : {&ProcessDetector::kernel_events, &ProcessDetector::ebpf, &ProcessDetector::proc_scan, &ProcessDetector::best_available}) {
+  for (const auto make :
+       {&ProcessDetector::kernel_events, &ProcessDetector::ebpf, &ProcessDetector::proc_scan, &ProcessDetector::best_available}) {
     const auto detector = make(options);
     REQUIRE_FALSE(detector);
     CHECK(detector.error().message == set.error().message);
