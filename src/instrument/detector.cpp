@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "instrument/detector_core.hpp"
-#include "instrument/detector_selftest.hpp"
 #include "instrument/ebpf_source.hpp"
 #include "instrument/kernel_events.hpp"
+#include "instrument/process_reader.hpp"
 
 namespace weir::inline v0 {
 
@@ -17,19 +17,12 @@ namespace {
 using Made = Result<std::unique_ptr<ProcessDetector>>;
 using instrument::DetectorCore;
 
-Made made(Result<std::unique_ptr<DetectorCore>> core) {
-  if (!core) return std::move(core).error();
-  return std::unique_ptr<ProcessDetector>(*std::move(core));
-}
-
-/// `source`, if it sees a child of our own.
+/// Without a source: scans. Wrong options come before what this machine lacks.
 Made make(DetectorOptions options, std::unique_ptr<instrument::RawSource> source) {
-  instrument::RawSource& tried = *source;
-  Made detector = made(DetectorCore::create(std::move(options), std::move(source)));  // wrong options first: they are the caller's
-  if (!detector) return detector;
-  if (auto seen = instrument::sees_own_child_in_proc(); !seen) return std::move(seen).error();
-  if (auto seen = instrument::sees_own_child(tried); !seen) return std::move(seen).error();
-  return detector;
+  Result<std::unique_ptr<DetectorCore>> core = DetectorCore::create(std::move(options), std::move(source));
+  if (!core) return std::move(core).error();
+  if (auto works = (*core)->self_test(); !works) return std::move(works).error();
+  return std::unique_ptr<ProcessDetector>(*std::move(core));
 }
 
 }  // namespace
@@ -50,20 +43,16 @@ Made ProcessDetector::kernel_events(DetectorOptions options) {
 }
 
 Made ProcessDetector::ebpf(DetectorOptions options) {
+  if (auto right = DetectorCore::create(options, nullptr); !right) return std::move(right).error();
   Result<std::unique_ptr<instrument::RawSource>> source = instrument::make_ebpf_source(options);
   if (!source) return std::move(source).error();
   return make(std::move(options), *std::move(source));
 }
 
-Made ProcessDetector::proc_scan(DetectorOptions options) {
-  Made detector = made(DetectorCore::create(std::move(options), nullptr));
-  if (!detector) return detector;
-  if (auto seen = instrument::sees_own_child_in_proc(); !seen) return std::move(seen).error();
-  return detector;
-}
+Made ProcessDetector::proc_scan(DetectorOptions options) { return make(std::move(options), nullptr); }
 
 Made ProcessDetector::best_available(DetectorOptions options) {
-  if (auto right = made(DetectorCore::create(options, nullptr)); !right) return right;
+  if (auto right = DetectorCore::create(options, nullptr); !right) return std::move(right).error();
   Logger& logger = options.logger != nullptr ? *options.logger : stderr_logger();
   using Make = Made (*)(DetectorOptions);
   std::array<Make, 3> makes{&kernel_events, &ebpf, &proc_scan};

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 
+#include "instrument/detector_selftest.hpp"
 #include "instrument/process_table.hpp"
 
 namespace weir::inline v0::instrument {
@@ -224,6 +225,13 @@ DetectorCore::DetectorCore(DetectorOptions options, FilterSet filters, std::uniq
       epoll_(std::move(epoll)),
       wake_(std::move(wake)),
       file_open_(source_ != nullptr && source_->file_open()) {}
+
+Result<void> DetectorCore::self_test() {
+  if (auto seen = sees_own_child_in_proc(); !seen || source_ == nullptr) return seen;
+  if (auto seen = sees_own_child(*source_); !seen) return seen;
+  file_open_ = source_->file_open();
+  return {};
+}
 
 Result<void> DetectorCore::run(const StopToken& stop, Sink sink) {
   if (ran_.exchange(true))

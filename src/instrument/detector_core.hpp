@@ -29,6 +29,8 @@ class DetectorCore final : public ProcessDetector {
   static Result<std::unique_ptr<DetectorCore>> create(DetectorOptions options, std::unique_ptr<RawSource> source,
                                                       const ProcessReader& reader = proc_reader());
 
+  /// Error: the source, or /proc, does not show a child of our own. Before run().
+  Result<void> self_test();
   Result<void> run(const StopToken& stop, Sink sink) override;
   Result<void> track(std::span<const pid_t> pids) override;
   DetectorCapabilities capabilities() const override;

@@ -135,7 +135,11 @@ Result<void> sees_own_child_in_proc() {
     return unseen("/proc", "a child of our own is not in it. It must be mounted, and of the pid namespace that we are in");
   const Result<net::Fd> pidfd = reader.open(*pid);
   if (!pidfd) return pidfd.error();
-  if (!has_ended(*pidfd)) return unseen("/proc", "a pidfd does not tell that a child of our own has ended");
+  // It lets us go on when it has given our memory back, which is before it has ended.
+  pollfd entry{pidfd->get(), POLLIN, 0};
+  constexpr int wait = std::chrono::milliseconds{patience}.count();
+  if (net::uninterrupted([&] { return ::poll(&entry, 1, wait); }) <= 0)
+    return unseen("/proc", "a pidfd does not tell that a child of our own has ended");
   return {};
 }
 

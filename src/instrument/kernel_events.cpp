@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "net/fd.hpp"
+#include "weir/core/ids.hpp"
 
 namespace weir::inline v0::instrument {
 
@@ -29,7 +30,6 @@ constexpr std::string_view backend = "kernel events";
 constexpr auto acknowledgement_time = std::chrono::seconds{3};
 constexpr std::size_t batch = 64, max_batches = 64;  // of one read()
 constexpr std::size_t max_message = 256;             // an event has 76 bytes
-constexpr std::uint32_t our_sequence = 0x77656972;
 
 /// What follows the connector's header. (Kernel headers differ in how they name it.)
 struct Event {
@@ -91,6 +91,7 @@ class KernelEvents final : public RawSource {
     address.nl_groups = CN_IDX_PROC;
     if (::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
       return failed("bind", errno == EPERM ? "Before Linux 6.6 it needs CAP_NET_ADMIN" : "");
+    request_ = static_cast<std::uint32_t>(detail::random_seed());
     if (!say(PROC_CN_MCAST_LISTEN)) return failed("asking for events", "");
     listening_ = true;
     Result<void> answer = await_acknowledgement();
@@ -130,7 +131,7 @@ class KernelEvents final : public RawSource {
     header.nlmsg_type = NLMSG_DONE;
     cn_msg connector{};
     connector.id = {CN_IDX_PROC, CN_VAL_PROC};
-    connector.seq = our_sequence;
+    connector.ack = request_;
     connector.len = sizeof operation;
     std::memcpy(data.data(), &header, sizeof header);
     std::memcpy(data.data() + NLMSG_HDRLEN, &connector, sizeof connector);
@@ -144,8 +145,7 @@ class KernelEvents final : public RawSource {
     for (;;) {
       // What comes before the acknowledgement is nobody's yet: what runs is looked at after this.
       Result<void> done = receive([&](const Message& message) {
-        if (message.event.what == acknowledged && message.sequence == our_sequence && message.ack == our_sequence + 1)
-          answer = message.event.data[0];
+        if (message.event.what == acknowledged && message.ack == request_ + 1) answer = message.event.data[0];
       });
       if (!done) return done;
       if (answer) {
@@ -196,8 +196,7 @@ class KernelEvents final : public RawSource {
 
   void take_message(const Message& message, const std::function<void(const RawEvent&)>& take) {
     const Event& event = message.event;
-    if (event.what == acknowledged) return;
-    check_sequence(event.cpu, message.sequence);
+    check_sequence(event.cpu, message.sequence);                   // others' acknowledgements have a number, too
     if (event.what == forked && event.data[2] == event.data[3]) {  // a process, no thread
       take({.type = RawEvent::Type::fork, .pid = event.data[3], .parent = event.data[1], .file = {}});
     } else if (event.what == executed) {
@@ -229,6 +228,7 @@ class KernelEvents final : public RawSource {
   std::size_t receive_buffer_;
   net::Fd socket_;
   bool listening_ = false;
+  std::uint32_t request_ = 0;  // acknowledgements go to all who listen; its successor says that it is ours
   std::uint32_t known_drops_ = 0;
   std::uint64_t dropped_ = 0, skipped_ = 0;
   std::unordered_map<std::uint32_t, std::uint32_t> expected_;  // by processor
