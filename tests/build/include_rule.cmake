@@ -9,6 +9,7 @@ set(may_telemetry core)
 set(may_activity core operation telemetry trace)
 set(may_collect core telemetry trace)
 set(may_view core telemetry trace collect)
+set(may_instrument core telemetry)
 set(may_bridge core operation activity telemetry trace collect view)  # nothing includes it
 set(may_testing core trace)  # weir/testing.hpp; nothing includes it
 set(may_init core operation telemetry trace bridge)  # weir/init.hpp, likewise
@@ -18,8 +19,8 @@ set(may_text core)
 set(may_net core)
 set(may_http core)
 set(may_cli core operation activity telemetry trace collect view bridge net)
-set(may_use_text activity telemetry trace collect view bridge net http cli testing)
-set(may_use_net telemetry trace collect view http)
+set(may_use_text activity telemetry trace collect view bridge net http cli testing instrument)
+set(may_use_net telemetry trace collect view http instrument)
 set(may_use_http collect view)
 
 set(checked 0)
