@@ -231,7 +231,7 @@ void ManagerLoop::read(Slot& slot) {
     }
     advance(slot);
   };
-  const auto tracked = [this, &slot, pid, process_read](Outcome<void> outcome) {
+  const auto tracked = [this, pid, process_read](Outcome<void> outcome) {
     if (!outcome.result && !outcome.given_up) {
       log(Logger::Level::warning, "manager: the exit of a process cannot be watched", pid, {{"error", outcome.result.error().message}});
     }
