@@ -9,10 +9,10 @@ class InstrumentCategory final : public std::error_category {
   const char* name() const noexcept override { return "weir.instrument"; }
   std::string message(int code) const override {
     switch (static_cast<InstrumentErrc>(code)) {
-      case InstrumentErrc::not_applicable: return "not applicable to this process";
-      case InstrumentErrc::language_mismatch: return "the process is of another language";
+      case InstrumentErrc::not_applicable: return "this process is none of the factory's";
+      case InstrumentErrc::language_mismatch: return "the process is of another language than the one that is asked for";
     }
-    return "unknown error";
+    return "unknown";
   }
 };
 
