@@ -33,7 +33,7 @@ struct Agents : Place {
   json group(const std::string& name, const json& config) const {
     return {{"name", name}, {"match", {{"executable", {"*cli.agent_program"}}, {"environment", {"XDG_RUNTIME_DIR=" + dir.path()}}}}, {"config", config}};
   }
-  void configure(const json& groups) const { write(json{{"groups", groups}}.dump()); }
+  void configure(const std::vector<json>& groups) const { write(json{{"groups", groups}}.dump()); }
   void write(const std::string& text) const {
     std::ofstream(file + ".new") << text;
     std::filesystem::rename(file + ".new", file);
@@ -41,7 +41,11 @@ struct Agents : Place {
   std::unique_ptr<Process> agent(Words options = {}) const {
     options.insert(options.begin(), {"agent", "--config", file, "--detector", "proc", "--minimum-age", "0", "--retry", "200ms"});
     auto process = start(std::move(options));
-    process->line_with(2, "watching config=");
+    const auto first = process->line(2);
+    INFO(process->err());
+    REQUIRE(first);
+    INFO(*first);
+    REQUIRE(first->starts_with("watching config="));
     return process;
   }
   std::unique_ptr<Process> service(const std::string& control = "1") const {
@@ -150,7 +154,7 @@ TEST_CASE("a group of services follows its file while they run") {
   auto alone = place.ps({"--stats"});
   REQUIRE(alone["processes"].size() == 1);
   CHECK(alone["processes"][0]["state"] == "not managed");
-  CHECK(alone["processes"][0]["statistics"]["settings"]["sampling"] == sampling(0));
+  CHECK(alone["processes"][0]["statistics"]["settings"]["sampling"] == "parent_based(never)");
 }
 
 TEST_CASE("a file that is wrong is said, and the configuration from before stays") {
@@ -167,7 +171,7 @@ TEST_CASE("a file that is wrong is said, and the configuration from before stays
   // A value that the service refuses is its error, and what it had stays, too.
   place.configure({place.group("services", {{"sampling", "often"}})});
   CHECK(eventually([&] { return place.ps()["agent"]["config_error"].is_null(); }));
-  CHECK(place.of(*service, {"--stats"})["statistics"]["settings"]["sampling"] == sampling(0.5));
+  CHECK(place.of(*service, {"--stats"})["statistics"]["settings"]["sampling"] == "parent_based(ratio(0.5))");
   place.configure({place.group("services", {{"sampling", 0.25}})});
   CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.25}}));
 }
@@ -178,7 +182,7 @@ TEST_CASE("a group that leaves the file is let go, and comes back") {
   auto service = place.service();
   auto agent = place.agent();
   CHECK(place.becomes(*service, "instrumented"));
-  place.configure(json::array());
+  place.configure(std::vector<json>());
   CHECK(eventually([&] {
     const json process = place.of(*service);
     return process.is_null() || process["state"] != "instrumented";
