@@ -152,7 +152,8 @@ class EbpfSource final : public RawSource {
       file_open_ = way != Openings::not_seen || files_.empty();
       if (attached && file_open_) return {};
       if (attached) {
-        logger_.log(Logger::Level::warning, "opened files cannot be told of: " + why_no_openings);
+        const bool said = std::exchange(said_not_seen_, true);
+        if (!said) logger_.log(Logger::Level::warning, "opened files cannot be told of: " + why_no_openings);
         return {};
       }
       if (way == Openings::not_seen) return attached;
@@ -353,6 +354,7 @@ class EbpfSource final : public RawSource {
   std::unique_ptr<ring_buffer, Destroy> ring_;
   Reading* reading_ = nullptr;
   bool file_open_ = true;
+  bool said_not_seen_ = false;
   std::uint64_t lost_ = 0;
 
   std::mutex watch_mutex_;
