@@ -113,7 +113,8 @@ std::string_view advice_for(int error) {
 
 Error cannot(int error, std::string_view what, const LibbpfText& said) {
   Error result = system_error(error, "eBPF: cannot " + std::string(what), advice_for(error));
-  if (!said.first_line().empty()) result.message.append(" (libbpf: ").append(said.first_line()).append(")");
+  // Where it may not, libbpf begins with the memory limit, which is not what is missing.
+  if (error != EPERM && !said.first_line().empty()) result.message.append(" (libbpf: ").append(said.first_line()).append(")");
   return result;
 }
 

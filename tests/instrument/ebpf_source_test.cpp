@@ -191,8 +191,9 @@ TEST_CASE("the eBPF source tells of opened files") {
   REQUIRE(longest.size() == 4095);
   const auto source = attached({.files = {one, two, longest, one, directory / "absent"}});
   if (!source->file_open()) {
-    std::fprintf(stderr, "skipped: openings cannot be seen here\n");
-    ::_exit(77);
+    if (std::getenv("WEIR_REQUIRE_BPF") != nullptr) FAIL("openings cannot be seen here");
+    WARN("not tested: openings cannot be seen here");
+    return;
   }
   Program program, other;
   source->watch(program.pid());
@@ -367,7 +368,7 @@ TEST_CASE("without privileges the eBPF source says what it needs, and libbpf say
   CHECK(printed == 0);
   CHECK(code == std::errc::operation_not_permitted);
   CHECK_THAT(message, Catch::Contains("root, or CAP_BPF and CAP_PERFMON"));
-  CHECK_THAT(message, Catch::Contains("(libbpf: "));
+  CHECK_THAT(message, !Catch::Contains("libbpf"));
   CHECK(written.empty());
 }
 
