@@ -113,7 +113,8 @@ std::string_view advice_for(int error) {
 
 Error cannot(int error, std::string_view what, const LibbpfText& said) {
   Error result = system_error(error, "eBPF: cannot " + std::string(what), advice_for(error));
-  if (!said.first_line().empty()) result.message.append(" (libbpf: ").append(said.first_line()).append(")");
+  // Where it may not, libbpf begins with the memory limit, which is not what is missing.
+  if (error != EPERM && !said.first_line().empty()) result.message.append(" (libbpf: ").append(said.first_line()).append(")");
   return result;
 }
 
@@ -152,7 +153,8 @@ class EbpfSource final : public RawSource {
       file_open_ = way != Openings::not_seen || files_.empty();
       if (attached && file_open_) return {};
       if (attached) {
-        logger_.log(Logger::Level::warning, "opened files cannot be told of: " + why_no_openings);
+        const bool said = std::exchange(said_not_seen_, true);
+        if (!said) logger_.log(Logger::Level::warning, "opened files cannot be told of: " + why_no_openings);
         return {};
       }
       if (way == Openings::not_seen) return attached;
@@ -353,6 +355,7 @@ class EbpfSource final : public RawSource {
   std::unique_ptr<ring_buffer, Destroy> ring_;
   Reading* reading_ = nullptr;
   bool file_open_ = true;
+  bool said_not_seen_ = false;
   std::uint64_t lost_ = 0;
 
   std::mutex watch_mutex_;
