@@ -27,7 +27,7 @@ namespace {
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::string_view backend = "kernel events";
-constexpr auto acknowledgement_time = std::chrono::seconds{3};
+constexpr auto acknowledgement_time = std::chrono::seconds{1};
 constexpr std::size_t batch = 64, max_batches = 64;  // of one read()
 constexpr std::size_t max_message = 256;             // an event has 76 bytes
 

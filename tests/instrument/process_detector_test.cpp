@@ -249,7 +249,7 @@ TEST_CASE("what runs already is told, then what begins, and what ends") {
   CHECK(event.uid == ::geteuid());
   CHECK(event.start_time == read_process(before.pid()).value().start_time);
   CHECK(event.inner_pid == before.pid());
-  CHECK(running.stats().processes >= 2);
+  CHECK(eventually([&] { return running.stats().processes >= 2; }));
   before.end();
   after.end();
   CHECK(running.told(before.pid(), {Type::exec, Type::exit}));
@@ -288,16 +288,18 @@ TEST_CASE("a sink that throws misses nothing else") {
   const auto detector = backend.make(quick()).value();
   std::atomic<int> calls{0};
   StopSource stop;
+  Result<void> done;
   std::thread thread([&] {
-    CHECK(detector->run(stop.token(), [&](const ProcessEvent&) {
+    done = detector->run(stop.token(), [&](const ProcessEvent&) {
       ++calls;
       throw std::runtime_error("as it likes");
-    }));
+    });
   });
   Watched one, two;
   CHECK(eventually([&] { return calls >= 2; }));
   stop.request_stop();
   thread.join();
+  CHECK(done);
 }
 
 TEST_CASE("processes that begin while the detector does are told once each") {
@@ -648,7 +650,7 @@ TEST_CASE("files that told processes open are told, where the detector can") {
 namespace {
 
 /// A child with that pid which executes our program; 0 when the kernel does not permit to choose.
-pid_t start_with_pid(pid_t pid, int input) {
+pid_t start_with_pid(pid_t pid, int input, int output) {
   struct {
     std::uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
   } arguments{};
@@ -660,6 +662,7 @@ pid_t start_with_pid(pid_t pid, int input) {
   const auto child = static_cast<pid_t>(::syscall(SYS_clone3, &arguments, sizeof arguments));
   if (child == 0) {
     ::dup2(input, 0);
+    ::dup2(output, 1);
     ::execv(name, words);
     ::syscall(SYS_exit_group, 1);
   }
@@ -675,6 +678,7 @@ TEST_CASE("a pid that is used again is another process") {
   REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
   const net::Fd input(ends[0]);
   net::Fd output(ends[1]);
+  const net::Fd nothing(::open("/dev/null", O_WRONLY | O_CLOEXEC));
   Running running(backend, quick());
   pid_t pid = 0;
   std::uint64_t first_start = 0;
@@ -686,7 +690,7 @@ TEST_CASE("a pid that is used again is another process") {
     first.end();
   }
   pid_t again = 0;
-  for (int i = 0; i < 20 && again == 0; ++i) again = start_with_pid(pid, input.get());
+  for (int i = 0; i < 20 && again == 0; ++i) again = start_with_pid(pid, input.get(), nothing.get());
   if (again == 0) {
     WARN("not tested: the kernel does not let us choose a pid: " << std::strerror(errno));
     return;
@@ -707,6 +711,7 @@ TEST_CASE("a storm of processes that nobody asked for loses nothing, or what is 
   const ScratchDir dir;
   Watched storm(copied(dir, "other"));
   Running running(backend, quick());
+  running.catch_up();
   const std::uint64_t before = running.stats().events;
   CHECK(storm.tell("storm " + std::to_string(storm_size) + " 10") == "done");
   std::deque<Watched> after(5);
@@ -747,15 +752,16 @@ TEST_CASE("events that find no room are counted, and a scan repairs what they wo
   std::mutex mutex;
   std::map<pid_t, Types> told;
   StopSource stop;
+  Result<void> done;
   std::thread thread([&] {
-    CHECK(detector->run(stop.token(), [&](const ProcessEvent& event) {
+    done = detector->run(stop.token(), [&](const ProcessEvent& event) {
       {
         const std::lock_guard lock(mutex);
         told[event.pid].push_back(event.type);
       }
       held = true;
       (void)eventually([&] { return let_go.load(); });  // who does not come to read loses events
-    }));
+    });
   });
   const auto types = [&](pid_t pid) {
     const std::lock_guard lock(mutex);
@@ -777,6 +783,7 @@ TEST_CASE("events that find no room are counted, and a scan repairs what they wo
   CHECK(detector->stats().events + detector->stats().lost >= 2000);
   stop.request_stop();
   thread.join();
+  CHECK(done);
 }
 
 // ---- the source, made up
@@ -839,14 +846,20 @@ std::unique_ptr<ProcessDetector> made_up_detector(const std::shared_ptr<MadeUpSo
 
 TEST_CASE("the source is attached before the first look") {
   const auto control = std::make_shared<MadeUpSource::Control>();
-  std::optional<Watched> process;
-  control->on_attach = [&] { process.emplace(); };  // begins after attaching: the first look sees it
+  std::atomic<bool> attaching{false}, go_on{false};
+  control->on_attach = [&] {
+    attaching = true;
+    (void)eventually([&] { return go_on.load(); });
+  };
   Running running(made_up_detector(control, quick()));
   running.start();
+  CHECK(eventually([&] { return attaching.load(); }));
+  Watched process;  // the first look sees it
+  go_on = true;
   CHECK(eventually([&] { return running.stats().processes == 1; }));
-  control->say({instrument::RawEvent::Type::exec, process->pid(), 0, {}});  // as the source does, later
+  control->say({instrument::RawEvent::Type::exec, process.pid(), 0, {}});  // as the source does, later
   CHECK(eventually([&] { return running.stats().events == 1; }));
-  CHECK(running.types(process->pid()) == Types{Type::exec});
+  CHECK(running.types(process.pid()) == Types{Type::exec});
 }
 
 TEST_CASE("a loss is repaired by a scan, once") {
