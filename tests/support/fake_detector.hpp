@@ -63,8 +63,8 @@ class FakeDetector final : public ProcessDetector {
   void exec(pid_t pid, std::string executable = "/bin/app", std::uint64_t start_time = 1) {
     tell(exec_of(pid, std::move(executable), start_time));
   }
-  void other(ProcessEvent::Type type, pid_t pid, std::uint64_t start_time = 1) {
-    ProcessEvent event = exec_of(pid, "/bin/app", start_time);
+  void other(ProcessEvent::Type type, pid_t pid, std::uint64_t start_time = 1, std::string executable = "/bin/app") {
+    ProcessEvent event = exec_of(pid, std::move(executable), start_time);
     event.type = type;
     tell(event);
   }
