@@ -80,13 +80,19 @@ struct Dispatch {
   }
 
   [[gnu::noinline]] static void run_observers(Slot* me, std::uint64_t registrations, Lane* lane, Operation* operation,
-                                              const EventView::Info& info, void* event, const EventType* type) {
-    // Decided when it starts, and for the whole of it: who heard the start hears the rest.
-    if (info.phase == Phase::start && type->unobserved.load(std::memory_order_relaxed) &&
-        (operation->own_ & Operation::has_attachments) == 0) [[unlikely]]
+                                              const EventView::Info& info, void* event) {
+    if (process_state.filtered.load(std::memory_order_relaxed)) [[unlikely]]
+      return run_observers_filtered(me, registrations, lane, operation, info, event);
+    EventView view(info, event);
+    run_older(me, registrations, lane, operation, info, &view);
+  }
+  /// Decided when it starts, and for the whole of it: who heard the start hears the rest.
+  [[gnu::noinline]] static void run_observers_filtered(Slot* me, std::uint64_t registrations, Lane* lane, Operation* operation,
+                                                       const EventView::Info& info, void* event) {
+    if (info.phase == Phase::start && (operation->own_ & Operation::has_attachments) == 0 &&
+        operation->info_->start->load(std::memory_order_relaxed)->unobserved.load(std::memory_order_relaxed))
       operation->own_ |= Operation::unobserved;
-    if ((operation->own_ & Operation::unobserved) != 0) [[unlikely]]
-      return;
+    if ((operation->own_ & Operation::unobserved) != 0) return;
     EventView view(info, event);
     run_older(me, registrations, lane, operation, info, &view);
   }
@@ -124,7 +130,7 @@ struct Dispatch {
       for (Lane* lane = node->lanes_.load(std::memory_order_seq_cst); lane != nullptr; lane = lane->next.load(std::memory_order_acquire)) {
         if (lane->type != type) {
           if (lane->type == &process_state.observers) [[unlikely]]
-            run_observers(me, registrations, lane, operation, info, event, type);
+            run_observers(me, registrations, lane, operation, info, event);
         } else if (me->registrations != registrations) [[unlikely]] {
           run_older(me, registrations, lane, operation, info, event);
         } else {

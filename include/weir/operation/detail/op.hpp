@@ -30,7 +30,8 @@ void destroy_shared(Operation* operation) {
 
 template <class T>
 constexpr OperationInfo make_operation_info() {
-  return {operation_name<T>(), operation_kind<T>(), &event_type<T, Phase::finish>, &Op<T>::finish_shared, &destroy_shared<T>};
+  return {operation_name<T>(),           operation_kind<T>(),   &event_key<T, Phase::start>,
+          &event_type<T, Phase::finish>, &Op<T>::finish_shared, &destroy_shared<T>};
 }
 template <class T>
 inline constexpr OperationInfo operation_info = make_operation_info<T>();

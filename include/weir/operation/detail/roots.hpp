@@ -17,12 +17,13 @@ inline bool is_thread(const Slot* owner) { return owner > no_thread; }
 struct OperationInfo {
   std::string_view name;
   SpanKind kind;
-  EventType* (*identity)();     // the same for one type in all shared libraries
-  void (*finish)(Operation*);   // with Result{}, or without a result where that does not exist
-  void (*destroy)(Operation*);  // of a shared operation
+  const std::atomic<EventType*>* start;  // key of the type of its start
+  EventType* (*identity)();              // the same for one type in all shared libraries
+  void (*finish)(Operation*);            // with Result{}, or without a result where that does not exist
+  void (*destroy)(Operation*);           // of a shared operation
 };
 
-inline constexpr OperationInfo root_info{"root", SpanKind::function, nullptr, nullptr, nullptr};
+inline constexpr OperationInfo root_info{"root", SpanKind::function, nullptr, nullptr, nullptr, nullptr};
 
 struct RootNode : Operation {
   explicit RootNode(Slot* maker) : Operation(every_thread, &root_info) {

@@ -141,6 +141,7 @@ struct ProcessState {
   EventType* types = nullptr;  // guarded by mutex, as all that is not atomic
   std::atomic<bool> observing{false};
   const OperationFilter* filter = nullptr;
+  std::atomic<bool> filtered{false};  // sticky: there has been a filter
   RootNode* roots = nullptr;
   RootNode* installed = nullptr;
   RootNode* deaf = nullptr;              // the parent of operations that cannot have a root: signal handlers at a bad moment
@@ -510,6 +511,7 @@ template <class T, Phase P, class Emit>
 inline const OperationFilter* hide_operations(const OperationFilter* filter) {
   ProcessLock lock;
   const OperationFilter* const before = std::exchange(process_state.filter, filter);
+  if (filter != nullptr) process_state.filtered.store(true, std::memory_order_relaxed);
   for (EventType* t = process_state.types; t != nullptr; t = t->next) t->unobserved.store(is_hidden(*t), std::memory_order_relaxed);
   return before;
 }
