@@ -196,8 +196,9 @@ std::string state_of(const AgentManager& manager, const AgentSettings& settings,
   agent["config_error"] = wrong.empty() ? Json(nullptr) : Json(wrong);
   std::uint64_t instrumented = 0;
   for (const auto& [distribution, count] : stats.instrumented) instrumented += count;
-  agent["stats"] = {{"instrumented", instrumented}, {"failed", stats.failed}, {"abandoned", stats.abandoned},
-                    {"events", stats.detector.events}, {"events_lost", stats.detector.lost}, {"rescans", stats.detector.rescans}};
+  agent["stats"] = {{"instrumented", instrumented},       {"failed", stats.failed},
+                    {"abandoned", stats.abandoned},       {"events", stats.detector.events},
+                    {"events_lost", stats.detector.lost}, {"rescans", stats.detector.rescans}};
   Json processes = Json::array();
   for (const ManagedProcess<Details>& process : manager.processes()) {
     Json row{{"pid", process.pid}, {"start_time", process.start_time}, {"uid", process.details.process.uid}};
@@ -322,7 +323,8 @@ int agent(const AgentSettings& settings) {
   Steward steward(*manager, *current, file, settings.retry);
   auto socket = AgentSocket::open(path, [&] { return state_of(*manager, settings, backend, steward.wrong()); });
   if (!socket) return say(socket.error().message), exit_failed;
-  (void)write_all(STDERR_FILENO, "watching config=" + printable(settings.config) + " socket=" + printable(path) + " detector=" + backend + "\n");
+  (void)write_all(STDERR_FILENO,
+                  "watching config=" + printable(settings.config) + " socket=" + printable(path) + " detector=" + backend + "\n");
   const Result<void> ran = manager->run(stop.token());
   socket->reset();
   if (!ran) return say(ran.error().message), exit_failed;

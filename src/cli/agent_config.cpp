@@ -179,8 +179,7 @@ Result<AgentConfig> AgentConfig::parse(std::string_view text, const std::vector<
 }
 
 const AgentGroup* AgentConfig::group_of(const ProcessEvent& process) const {
-  const auto found =
-      std::find_if(groups.begin(), groups.end(), [&](const AgentGroup& group) { return group.filter.passes(process); });
+  const auto found = std::find_if(groups.begin(), groups.end(), [&](const AgentGroup& group) { return group.filter.passes(process); });
   return found == groups.end() ? nullptr : &*found;
 }
 

@@ -2,8 +2,8 @@
 // The file that steers `weir agent`: groups of processes, and how each is configured. docs/instrumentation.md describes it.
 //
 //   {"groups": [{"name": "checkout",
-//                "match": {"executable": ["*/checkout"], "environment": ["WEIR_CONTROL"], "uid": ["www-data"], "cgroup": ["/system.slice"]},
-//                "config": {"sampling": 0.1}}]}
+//                "match": {"executable": ["*/checkout"], "environment": ["WEIR_CONTROL"], "uid": ["www-data"], "cgroup":
+//                ["/system.slice"]}, "config": {"sampling": 0.1}}]}
 //
 // A process belongs to the first group that it matches, and stays there.
 

@@ -48,7 +48,8 @@ void AgentSocket::serve() {
   for (;;) {
     pollfd entries[] = {{end_.fd(), POLLIN, 0}, {listener_.fd(), POLLIN, 0}};
     if (exhausted) entries[1].fd = -1;
-    const int ready = net::uninterrupted([&] { return ::poll(entries, 2, exhausted ? static_cast<int>(pause_when_exhausted.count()) : -1); });
+    const int ready =
+        net::uninterrupted([&] { return ::poll(entries, 2, exhausted ? static_cast<int>(pause_when_exhausted.count()) : -1); });
     if (ready < 0 || entries[0].revents != 0) return;
     net::Accepted accepted;
     for (;;) {
@@ -87,7 +88,8 @@ Result<std::string> read_agent(const std::string& path, std::chrono::millisecond
   std::string text(64u << 10, '\0');
   std::size_t size = 0;
   for (;;) {
-    if (size == max_answer) return Error{std::make_error_code(std::errc::message_size), "the agent at '" + path + "' says more than 64 MiB"};
+    if (size == max_answer)
+      return Error{std::make_error_code(std::errc::message_size), "the agent at '" + path + "' says more than 64 MiB"};
     if (size == text.size()) text.resize(std::min(2 * text.size(), max_answer));
     const ssize_t got = net::receive_some(connected->get(), text.data() + size, text.size() - size);
     if (got > 0) {
@@ -102,7 +104,8 @@ Result<std::string> read_agent(const std::string& path, std::chrono::millisecond
     }
   }
   text.resize(size);
-  if (!text.ends_with('\n')) return Error{std::make_error_code(std::errc::io_error), "the agent at '" + path + "' ended in the middle of its answer"};
+  if (!text.ends_with('\n'))
+    return Error{std::make_error_code(std::errc::io_error), "the agent at '" + path + "' ended in the middle of its answer"};
   text.pop_back();
   return text;
 }

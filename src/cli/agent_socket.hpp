@@ -37,7 +37,8 @@ class AgentSocket {
   std::thread thread_;
 };
 
-/// What an agent says, without its newline. Errors: nobody listens at `path`, it does not answer within `timeout`, or says more than 64 MiB.
+/// What an agent says, without its newline. Errors: nobody listens at `path`, it does not answer within `timeout`, or says more than 64
+/// MiB.
 Result<std::string> read_agent(const std::string& path, std::chrono::milliseconds timeout);
 
 }  // namespace weir::cli

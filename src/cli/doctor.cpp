@@ -233,6 +233,7 @@ Finding cli11() { return {State::ok, "built with " CLI11_VERSION, ""}; }
 Finding httplib() { return library(WEIR_HAVE_HTTPLIB, "`weir collect --http`", "libcpp-httplib-dev"); }
 Finding sqlite() { return library(WEIR_HAVE_SQLITE3, "`weir collect --db`, no --telemetry-db", "libsqlite3-dev"); }
 Finding curl() { return library(WEIR_HAVE_CURL, "HttpTransport", "libcurl4-openssl-dev"); }
+Finding libbpf() { return library(WEIR_HAVE_BPF, "the eBPF detector of `weir agent`", "clang bpftool libbpf-dev"); }
 #if WEIR_HAVE_SIMDJSON
 Finding simdjson() { return library(true, "", ""); }
 #endif
@@ -256,7 +257,7 @@ const std::vector<Probe>& probes() {
       {"socket directory", true, socket_directory}, {"peer credentials", true, peer_credentials}, {"open files", true, open_files},
           {"collector", false, collector}, {"shared memory", false, memfd}, {"mapping it", false, mapping}, {"file size", false, file_size},
           {"memory", false, memory}, {"membarrier", false, membarrier}, {"clock of spans", false, clock}, {"CLI11", false, cli11},
-          {"cpp-httplib", false, httplib}, {"SQLite", false, sqlite}, {"curl", false, curl},
+          {"cpp-httplib", false, httplib}, {"SQLite", false, sqlite}, {"curl", false, curl}, {"libbpf", false, libbpf},
 #if WEIR_HAVE_SIMDJSON
           {"simdjson", false, simdjson},
 #endif

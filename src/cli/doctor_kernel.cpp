@@ -1,25 +1,19 @@
 // The probes for what looking at other processes needs.
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/cn_proc.h>
-#include <linux/connector.h>
-#include <linux/netlink.h>
 #include <linux/perf_event.h>
-#include <poll.h>
-#include <sys/socket.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "cli/doctor.hpp"
+#include "instrument/detector_selftest.hpp"
 #include "net/fd.hpp"
 
 namespace weir::cli {
@@ -36,39 +30,19 @@ Finding pidfd() {
 
 // ── Process events ──
 
-/// Tells the connector of process events to begin or to end.
-bool tell(const net::Fd& socket, proc_cn_mcast_op operation) {
-  nlmsghdr head{};
-  cn_msg message{};
-  message.id = {CN_IDX_PROC, CN_VAL_PROC};
-  message.len = sizeof operation;
-  std::array<char, sizeof head + sizeof message + sizeof operation> bytes{};
-  head.nlmsg_len = bytes.size();
-  head.nlmsg_type = NLMSG_DONE;
-  std::memcpy(bytes.data(), &head, sizeof head);
-  std::memcpy(bytes.data() + sizeof head, &message, sizeof message);
-  std::memcpy(bytes.data() + sizeof head + sizeof message, &operation, sizeof operation);
-  return ::send(socket.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
+Finding detector(std::string_view name, std::string works) {
+  for (const instrument::DetectorSelftest& test : instrument::detector_selftests()) {
+    if (test.name != name) continue;
+    const Result<void> tried = test.try_it();
+    if (tried) return {State::ok, std::move(works), ""};
+    return {State::missing, tried.error().message, "`weir agent` takes another way to see processes"};
+  }
+  return {State::missing, "this weir knows nothing of it", ""};
 }
 
-Finding process_events() {
-  const std::string advice = "Needs CAP_NET_ADMIN, and a kernel with CONFIG_PROC_EVENTS";
-  const net::Fd socket(::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_CONNECTOR));
-  if (!socket) return {State::missing, "netlink connector: " + error_text(errno), advice};
-  sockaddr_nl address{};
-  address.nl_family = AF_NETLINK;
-  address.nl_groups = CN_IDX_PROC;
-  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || !tell(socket, PROC_CN_MCAST_LISTEN)) {
-    return {State::missing, "netlink connector: " + error_text(errno), advice};
-  }
-  // The kernel acknowledges, or sends the events of a busy machine; where we are not to see them it says nothing.
-  pollfd entry{socket.get(), POLLIN, 0};
-  const bool heard = ::poll(&entry, 1, 200) == 1;
-  (void)tell(socket, PROC_CN_MCAST_IGNORE);
-  if (heard) return {State::ok, "netlink connector", ""};
-  return {State::missing, "netlink connector: nothing comes, as in a container",
-          "Run it in the first PID and user namespaces of the machine"};
-}
+Finding process_events() { return detector("kernel events", "netlink connector: a child of our own was seen"); }
+Finding ebpf_events() { return detector("eBPF", "a child of our own was seen"); }
+Finding proc_scan() { return detector("/proc", "a child of our own was seen, and its end"); }
 
 // ── perf, BPF, uprobes ──
 
@@ -167,6 +141,8 @@ Finding cgroup() {
 void add_kernel_probes(std::vector<Probe>& probes) {
   probes.insert(probes.end(), {{"pidfd", false, pidfd},
                                {"process events", false, process_events},
+                               {"eBPF events", false, ebpf_events},
+                               {"/proc", false, proc_scan},
                                {"perf", false, perf},
                                {"BPF", false, bpf},
                                {"BTF", false, btf},

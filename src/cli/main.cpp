@@ -226,7 +226,8 @@ weir::Result<std::chrono::milliseconds> parse_age(const std::string& text) {
 
 CLI::App& add_agent(CLI::App& app, AgentSettings& settings) {
   CLI::App& agent = *app.add_subcommand("agent", "Find processes, instrument them, keep them configured as a file says");
-  add(agent, "--config", settings.config, parse_path, "FILE", "", "groups of processes and their configurations, in JSON; read again when it changes")
+  add(agent, "--config", settings.config, parse_path, "FILE", "",
+      "groups of processes and their configurations, in JSON; read again when it changes")
       ->required();
   add(agent, "--socket", settings.socket, parse_path, "PATH", weir::cli::default_agent_socket(), "the socket that tells of the processes");
   add(agent, "--detector", settings.detector, parse_detector, "best|kernel-events|ebpf|proc", "best: the first that works here",
@@ -242,9 +243,11 @@ CLI::App& add_agent(CLI::App& app, AgentSettings& settings) {
 }
 
 CLI::App& add_ps(CLI::App& app, PsSettings& settings) {
-  CLI::App& ps = *app.add_subcommand("ps", "List the processes that an agent knows, and their state; without an agent, those with a control socket");
+  CLI::App& ps =
+      *app.add_subcommand("ps", "List the processes that an agent knows, and their state; without an agent, those with a control socket");
   add(ps, "--socket", settings.socket, parse_path, "PATH", weir::cli::default_agent_socket(), "the agent's socket");
-  add(ps, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "2s", "how long to wait for the agent, and for each process");
+  add(ps, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "2s",
+      "how long to wait for the agent, and for each process");
   ps.add_flag("--stats", settings.stats, "also ask each process for its counters (default: off)");
   ps.add_flag("--json", settings.json, "one line of JSON (default: a table)");
   return ps;

@@ -17,8 +17,8 @@ namespace weir::inline v0::instrument {
 struct RawEvent {
   enum class Type { exec, fork, open };
   Type type = Type::exec;
-  pid_t pid = 0;     ///< of the process (thread group), in our pid namespace
-  pid_t parent = 0;  ///< of fork: the forking process
+  pid_t pid = 0;          ///< of the process (thread group), in our pid namespace
+  pid_t parent = 0;       ///< of fork: the forking process
   std::string_view file;  ///< of open: the path as given; good for the call
 };
 

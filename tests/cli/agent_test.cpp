@@ -31,7 +31,9 @@ struct Agents : Place {
   std::string file = dir / "agent.json";
 
   json group(const std::string& name, const json& config) const {
-    return {{"name", name}, {"match", {{"executable", {"*cli.agent_program"}}, {"environment", {"XDG_RUNTIME_DIR=" + dir.path()}}}}, {"config", config}};
+    return {{"name", name},
+            {"match", {{"executable", {"*cli.agent_program"}}, {"environment", {"XDG_RUNTIME_DIR=" + dir.path()}}}},
+            {"config", config}};
   }
   void configure(const std::vector<json>& groups) const { write(json{{"groups", groups}}.dump()); }
   void write(const std::string& text) const {

@@ -71,7 +71,8 @@ TEST_CASE("doctor finds that services can be traced, and leaves nothing behind")
     CHECK_FALSE(check.at("reason").get<std::string>().empty());
     if (check.at("state") == "ok") CHECK(check.at("advice").get<std::string>().empty());
   }
-  for (const char* check : {"pidfd", "process events", "perf", "BPF", "BTF", "uprobes", "ptrace", "cgroup v2", "CLI11", "SQLite"})
+  for (const char* check :
+       {"pidfd", "process events", "eBPF events", "/proc", "perf", "BPF", "BTF", "uprobes", "ptrace", "cgroup v2", "CLI11", "SQLite"})
     CHECK(report.checks.count(check) == 1);
 }
 
@@ -191,8 +192,10 @@ TEST_CASE("doctor really tries what it speaks of: without a system call the chec
   CHECK_FALSE(report.advice(check).empty());
   CHECK(report.works == works);
   for (const auto& [name, found] : report.checks) {
-    const bool follows =
-        name == check || (name == "mapping it" && calls == "memfd_create") || (name == "uprobes" && calls == "perf_event_open");
+    const bool detects = name == "process events" || name == "eBPF events" || name == "/proc";
+    const bool follows = name == check || (name == "mapping it" && calls == "memfd_create") ||
+                         (name == "uprobes" && calls == "perf_event_open") || (detects && calls == "pidfd_open") ||
+                         (name == "eBPF events" && (calls == "bpf" || calls == "mmap" || calls == "perf_event_open"));
     if (!follows) CHECK(name + ": " + report.state(name) == name + ": " + before.state(name));
   }
 }

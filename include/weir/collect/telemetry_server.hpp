@@ -37,8 +37,8 @@ struct TelemetryServerOptions {
   /// What GET /v1/processes answers, in JSON; its error is answered 503. Called by several threads at once, each of which it holds up.
   /// Nothing: 404.
   std::function<Result<std::string>()> processes{};
-  const Clock* clock = nullptr;                    ///< of updates; nullptr: the system's
-  Logger* logger = nullptr;                        ///< nullptr: stderr_logger()
+  const Clock* clock = nullptr;  ///< of updates; nullptr: the system's
+  Logger* logger = nullptr;      ///< nullptr: stderr_logger()
 };
 
 struct TelemetryServerStats {

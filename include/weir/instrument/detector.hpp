@@ -39,25 +39,25 @@ struct ProcessEvent {
   };
   Type type = Type::exec;
   pid_t pid = 0;
-  pid_t inner_pid = 0;           ///< in the innermost pid namespace that it is in
+  pid_t inner_pid = 0;  ///< in the innermost pid namespace that it is in
   pid_t parent = 0;
   std::uint64_t start_time = 0;  ///< in clock ticks since the machine booted, as in /proc/PID/stat
   uid_t uid = 0;
-  std::string executable;        ///< its path, as the kernel has it
+  std::string executable;  ///< its path, as the kernel has it
   std::vector<std::string> arguments;
   std::map<std::string, std::string, std::less<>> environment;  ///< of the variables that DetectorOptions asks for, those it has
-  std::string cgroup;            ///< its path below the root of the (unified) hierarchy; empty where there is none
-  std::string file;              ///< of file_open: the path as the process gave it
+  std::string cgroup;  ///< its path below the root of the (unified) hierarchy; empty where there is none
+  std::string file;    ///< of file_open: the path as the process gave it
 };
 
 std::string_view to_string(ProcessEvent::Type type) noexcept;
 
 /// Which processes are reported: those that pass all of these. Decided at each exec, and at the first sight of what runs already.
 struct ProcessFilters {
-  std::vector<std::string> executables{};           ///< globs (`*`, `?`) of the path; none: all
-  std::vector<std::string> environment{};           ///< NAME (is set) or NAME=VALUE; each must hold
-  std::vector<uid_t> uids{};                        ///< none: all
-  std::vector<std::string> cgroups{};               ///< prefixes of the cgroup's path, whole components; none: all
+  std::vector<std::string> executables{};             ///< globs (`*`, `?`) of the path; none: all
+  std::vector<std::string> environment{};             ///< NAME (is set) or NAME=VALUE; each must hold
+  std::vector<uid_t> uids{};                          ///< none: all
+  std::vector<std::string> cgroups{};                 ///< prefixes of the cgroup's path, whole components; none: all
   std::vector<std::string> excluded_paths{"/pause"};  ///< of executables, exact
 
   static constexpr std::size_t max_entries = 256;  ///< of each list
@@ -68,10 +68,11 @@ struct DetectorOptions {
   ProcessFilters filters{};
   std::vector<std::string> environment{};  ///< names of the variables that events carry, beside those of the filters
   std::vector<std::string> files{};        ///< exact paths: a reported process that opens one is told of. Where capabilities().file_open
-  std::chrono::milliseconds minimum_age{1000};   ///< what ends sooner is not reported at all; 0: at once
-  std::chrono::milliseconds scan_interval{250};  ///< between two looks of proc_scan(); smaller: short lives are seen, at 9 µs per process and look
-  std::size_t receive_buffer = 4u << 20;   ///< bytes, of kernel_events() and ebpf(); larger: longer storms without loss
-  Logger* logger = nullptr;                ///< nullptr: stderr_logger(). Must outlive the detector
+  std::chrono::milliseconds minimum_age{1000};  ///< what ends sooner is not reported at all; 0: at once
+  std::chrono::milliseconds scan_interval{
+      250};  ///< between two looks of proc_scan(); smaller: short lives are seen, at 9 µs per process and look
+  std::size_t receive_buffer = 4u << 20;  ///< bytes, of kernel_events() and ebpf(); larger: longer storms without loss
+  Logger* logger = nullptr;               ///< nullptr: stderr_logger(). Must outlive the detector
 };
 
 struct DetectorCapabilities {
@@ -82,11 +83,11 @@ struct DetectorCapabilities {
 };
 
 struct DetectorStats {
-  std::uint64_t events = 0;   ///< that the kernel told, or changes that were seen
-  std::uint64_t lost = 0;     ///< that it could not tell; a rescan has repaired what they said of processes that still run
-  std::uint64_t rescans = 0;  ///< not counting the first
+  std::uint64_t events = 0;      ///< that the kernel told, or changes that were seen
+  std::uint64_t lost = 0;        ///< that it could not tell; a rescan has repaired what they said of processes that still run
+  std::uint64_t rescans = 0;     ///< not counting the first
   std::uint64_t unreadable = 0;  ///< processes whose details could not be read, and that were not reported
-  std::size_t processes = 0;  ///< waiting and reported, now
+  std::size_t processes = 0;     ///< waiting and reported, now
 };
 
 /// Thread-safety: shared: safe, but that run() is called once.
@@ -105,7 +106,8 @@ class ProcessDetector {
   virtual DetectorCapabilities capabilities() const = 0;
   virtual DetectorStats stats() const = 0;
 
-  // Errors of all of these: filters beyond their limits, or a self-test that failed (it saw no event of a child of its own), which says why.
+  // Errors of all of these: filters beyond their limits, or a self-test that failed (it saw no event of a child of its own), which says
+  // why.
   /// The proc connector of the kernel (netlink). Unprivileged in the first pid and user namespace since Linux 6.6.
   static Result<std::unique_ptr<ProcessDetector>> kernel_events(DetectorOptions options = {});
   /// Tracepoints. Needs root or CAP_BPF and CAP_PERFMON, and a weir that was built with clang, libbpf and bpftool.

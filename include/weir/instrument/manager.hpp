@@ -74,13 +74,18 @@ class Reporter {
  public:
   virtual ~Reporter() = default;
   /// An instrumentation was created, or could not be.
-  virtual Result<void> on_init(pid_t /*pid*/, const std::optional<Error>& /*error*/, const Details&, const StopToken& /*stop*/) { return {}; }
+  virtual Result<void> on_init(pid_t /*pid*/, const std::optional<Error>& /*error*/, const Details&, const StopToken& /*stop*/) {
+    return {};
+  }
   /// It was loaded, or could not be. Only after an on_init without error. `status`: empty on failure.
-  virtual Result<void> on_load(pid_t /*pid*/, const std::optional<Error>& /*error*/, const Details&, const Status&, const StopToken& /*stop*/) {
+  virtual Result<void> on_load(pid_t /*pid*/, const std::optional<Error>& /*error*/, const Details&, const Status&,
+                               const StopToken& /*stop*/) {
     return {};
   }
   /// Its run() has ended, once for each that was loaded; with run()'s error, or that of close(), or none.
-  virtual Result<void> on_run(pid_t /*pid*/, const std::optional<Error>& /*error*/, const Details&, const StopToken& /*stop*/) { return {}; }
+  virtual Result<void> on_run(pid_t /*pid*/, const std::optional<Error>& /*error*/, const Details&, const StopToken& /*stop*/) {
+    return {};
+  }
   /// The process has ended, or the manager stops. The last call for a process, after on_run.
   virtual Result<void> on_exit(pid_t /*pid*/, const Details&, const StopToken& /*stop*/) { return {}; }
 };

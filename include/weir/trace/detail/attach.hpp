@@ -178,7 +178,7 @@ class Process {
 
  private:
   const Sampler& in_force(const TracerEntry& entry) const noexcept { return steering_ ? *steering_ : entry.sampler; }  // mutex_ held
-  void sampler_changed(TracerEntry& entry) noexcept {                                                                // mutex_ held
+  void sampler_changed(TracerEntry& entry) noexcept {                                                                  // mutex_ held
     entry.sampler_version.fetch_add(1, std::memory_order_relaxed);
     entry.sampling.store(in_force(entry).word(), std::memory_order_relaxed);
   }
