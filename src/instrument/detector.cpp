@@ -1,6 +1,9 @@
 #include "weir/instrument/detector.hpp"
 
+#include <poll.h>
+
 #include <array>
+#include <chrono>
 #include <new>
 #include <string>
 #include <utility>
@@ -36,6 +39,8 @@ std::string_view to_string(ProcessEvent::Type type) noexcept {
   }
   return "unknown";
 }
+
+constexpr auto patience = std::chrono::seconds{1};  // with a process that executes something while it is read
 
 Made ProcessDetector::kernel_events(DetectorOptions options) {
   auto source = instrument::make_kernel_events(options.receive_buffer);
@@ -77,14 +82,23 @@ Result<ProcessEvent> read_process(pid_t pid, std::span<const std::string> enviro
   if (pid <= 0) return none;
   const Result<net::Fd> pidfd = reader.open(pid);
   if (!pidfd) return pidfd.error();
-  const auto stat = reader.stat(pid);
-  if (!stat || stat->ended) return none;
-  ProcessEvent event;
-  const auto read = reader.read(pid, instrument::FilterSet::keeping({environment.begin(), environment.end()}), event);
-  if (instrument::has_ended(*pidfd)) return none;
-  if (!read) return read.error();
-  event.start_time = stat->start_time;
-  return event;
+  const auto filters = instrument::FilterSet::keeping({environment.begin(), environment.end()});
+  const auto end = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    const auto before = reader.stat(pid);
+    ProcessEvent event;
+    const auto read = reader.read(pid, filters, event);
+    const auto after = reader.stat(pid);
+    if (!before || !after || after->ended || instrument::has_ended(*pidfd)) return none;
+    const bool changing = before->executing || after->executing || before->image != after->image;
+    if (changing && std::chrono::steady_clock::now() < end) {
+      (void)::poll(nullptr, 0, 1);
+      continue;
+    }
+    if (!read) return read.error();
+    event.start_time = after->start_time;
+    return event;
+  }
 }
 
 }  // namespace weir::inline v0

@@ -132,7 +132,7 @@ class DetectorCore::Loop {
     if (const std::uint64_t lost = core_.source_->lost(); lost != core_.lost_.load(std::memory_order_relaxed)) {
       core_.lost_.store(lost, std::memory_order_relaxed);
       repair_at(std::max(now, last_scan_end_ + scan_gap_));
-      complain("The kernel could not tell all process events; what runs is looked at again", lost);
+      complain("The kernel could not tell all process events; what runs is looked at again", {"lost", static_cast<std::int64_t>(lost)});
     }
     return {};
   }
@@ -144,7 +144,8 @@ class DetectorCore::Loop {
   Result<void> scan(Time now) {
     if (table_.take_exhausted()) {
       repair_at(now + exhausted_pause);
-      complain("A process cannot be followed for want of descriptors; raise their limit", table_.size());
+      complain("A process cannot be followed for want of descriptors; raise their limit",
+               {"processes", static_cast<std::int64_t>(table_.size())});
     }
     if (next_scan_ && *next_scan_ <= now) {
       if (auto scanned = table_.scan(now); !scanned) return scanned;
@@ -164,7 +165,7 @@ class DetectorCore::Loop {
     if (!core_.has_tracked_.load()) return;
     for (auto& [identity, pidfd] : core_.take_tracked()) {
       if (!table_.track(identity.first, identity.second, std::move(pidfd)))
-        complain("A process cannot be tracked for want of descriptors or memory", static_cast<std::uint64_t>(identity.first));
+        complain("A process cannot be tracked for want of descriptors or memory", {"pid", std::int64_t{identity.first}});
     }
   }
 
@@ -172,16 +173,16 @@ class DetectorCore::Loop {
     try {
       sink_(event);
     } catch (...) {
-      complain("What is told of processes has thrown", static_cast<std::uint64_t>(event.pid));
+      complain("What is told of processes has thrown", {"pid", std::int64_t{event.pid}});
     }
   }
 
-  void complain(std::string_view message, std::uint64_t number) {
+  void complain(std::string_view message, Attribute detail) {
     const Time now = SteadyClock::now();
     Time& next = next_complaint_[message];
     if (now < next) return;
     next = now + complaint_interval;
-    const std::array<Attribute, 1> attributes{Attribute{"number", static_cast<std::int64_t>(number)}};
+    const std::array<Attribute, 1> attributes{detail};
     core_.logger_.log(Logger::Level::warning, message, attributes);
   }
 

@@ -145,14 +145,18 @@ std::uint64_t mix(std::uint64_t sum, std::uint64_t value) noexcept {
   return sum ^ (sum >> 31);
 }
 
+constexpr std::size_t virtual_size = 23, start_code = 26, end_code = 27, start_stack = 28, start_data = 45, end_data = 46;
+
 /// 0 where the kernel shows no addresses.
 std::uint64_t image_of(const StatFields& fields) noexcept {
-  constexpr std::size_t start_code = 26, end_code = 27, start_stack = 28, start_data = 45, end_data = 46, start_brk = 47;
   if (fields[start_stack] == 0) return 0;
   std::uint64_t sum = 1;
-  for (const std::size_t field : {start_code, end_code, start_stack, start_data, end_data, start_brk}) sum = mix(sum, fields[field]);
+  for (const std::size_t field : {start_code, end_code, start_stack, start_data, end_data}) sum = mix(sum, fields[field]);
   return sum == 0 ? 1 : sum;
 }
+
+/// Its memory is new, and there is nothing in it yet. (Where addresses are not shown, the kernel writes 1.)
+bool is_executing(const StatFields& fields) noexcept { return fields[virtual_size] != 0 && fields[start_code] == 0; }
 
 bool read_stat(pid_t pid, pid_t thread, StatFields& fields) noexcept {
   const net::Fd fd = open_file(ProcPath(pid, thread, "stat"));
@@ -252,6 +256,7 @@ class ProcReader final : public ProcessReader {
     stat.start_time = fields[22];
     stat.age = age_of(stat.start_time);
     stat.image = image_of(fields);
+    stat.executing = is_executing(fields);
     if (fields.state() == 'Z' || fields.state() == 'X') {
       stat.ended = fields[20] <= 1;
       if (const pid_t thread = stat.ended ? 0 : living_thread(pid); thread != 0) {

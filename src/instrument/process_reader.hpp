@@ -24,6 +24,7 @@ struct ProcessStat {
   std::uint64_t image = 0;
   bool ended = false;  // all of its threads have: it waits to be reaped
   bool kernel_thread = false;
+  bool executing = false;  // in the middle of an exec, of which the source will say more: what can be read is neither old nor new
 };
 
 /// Thread-safety: shared: safe.

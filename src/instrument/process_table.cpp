@@ -42,7 +42,7 @@ ProcessTable::Verdict ProcessTable::decide(pid_t pid, ProcessStat& stat, const F
   for (int i = 0; i < max_readings; ++i) {
     Result<bool> passes = options_.reader->read(pid, filters, event);
     const std::optional<ProcessStat> after = options_.reader->stat(pid);
-    if (!after || after->start_time != stat.start_time || after->ended) return Verdict::gone;
+    if (!after || after->start_time != stat.start_time || after->ended || after->executing) return Verdict::gone;
     const bool same = after->image == stat.image;
     stat = *after;
     if (!same) continue;
@@ -57,6 +57,7 @@ void ProcessTable::exec(pid_t pid, Time now) {
   const std::optional<ProcessStat> stat = options_.reader->stat(pid);
   if (!stat || stat->ended) return;
   Entry* const entry = find(pid, *stat);
+  if (stat->executing) return;  // the next thing already
   if (entry != nullptr && entry->asked && entry->image == stat->image && stat->image != 0) return;
   executed(pid, *stat, entry, now + options_.minimum_age, now, Origin::event);
 }
@@ -84,7 +85,7 @@ void ProcessTable::executed(pid_t pid, ProcessStat stat, Entry* entry, Time due,
   }
   if (entry == nullptr) entry = add(pid, stat);
   if (entry == nullptr) return;
-  const bool waits = entry->pending != Pending::nothing;
+  const bool waits = entry->pending != Pending::nothing && entry->due > now;
   if (!entry->followed()) options_.watch(pid);
   entry->passes = entry->asked = true;
   entry->image = stat.image;
@@ -92,7 +93,8 @@ void ProcessTable::executed(pid_t pid, ProcessStat stat, Entry* entry, Time due,
   entry->parent = event.parent;
   if (waits) {
     entry->pending = Pending::exec;
-  } else if (entry->told || due <= now) {
+  } else if (entry->told || entry->pending != Pending::nothing || due <= now) {
+    entry->pending = Pending::nothing;
     tell(*entry, event, ProcessEvent::Type::exec);
   } else {
     wait(pid, *entry, Pending::exec, due);
@@ -107,7 +109,7 @@ void ProcessTable::fork(pid_t child, pid_t parent, Time now) {
     if (stat && !stat->ended) return;  // that of another process, which has the pid now
   }
   const std::optional<ProcessStat> stat = options_.reader->stat(child);
-  if (!stat || stat->ended) return;
+  if (!stat || stat->ended || stat->executing) return;
   if (find(child, *stat) != nullptr) return;
   forked(child, parent, *stat, now + options_.minimum_age, now);
 }
@@ -156,7 +158,7 @@ Result<void> ProcessTable::scan(Time now) {
     const std::optional<ProcessStat> stat = options_.reader->stat(pid);
     if (!stat || stat->kernel_thread) return;
     Entry* const entry = find(pid, *stat);
-    if (stat->ended) return;
+    if (stat->ended || stat->executing) return;
     const Time due = now + std::max(std::chrono::milliseconds{0}, options_.minimum_age - stat->age);
     if (entry != nullptr) {
       if (entry->asked && entry->image == stat->image) return;
@@ -241,16 +243,21 @@ void ProcessTable::wait(pid_t pid, Entry& entry, Pending what, Time due) {
 }
 
 void ProcessTable::tell_waiting(pid_t pid, Entry& entry, Time now) {
-  const Pending pending = std::exchange(entry.pending, Pending::nothing);
   std::optional<ProcessStat> stat = options_.reader->stat(pid);
   if (!stat || stat->start_time != entry.start_time || has_ended(entry.pidfd)) {
     end(pid, entry);
     return;
   }
+  if (stat->executing) return;  // that exec ends the wait
+  const Pending pending = std::exchange(entry.pending, Pending::nothing);
   ProcessEvent event;
-  Verdict verdict = Verdict::gone;
-  if (entry.image == stat->image) verdict = decide(pid, *stat, all_, event);
+  const Verdict verdict = entry.image == stat->image ? decide(pid, *stat, all_, event) : Verdict::passes;
+  if (verdict == Verdict::gone && !has_ended(entry.pidfd)) {  // it began to execute something meanwhile
+    entry.pending = pending;
+    return;
+  }
   if (entry.image != stat->image) {  // it has executed something that the source has not told yet
+    entry.pending = pending;
     executed(pid, *stat, &entry, now, now, Origin::scan);
     return;
   }

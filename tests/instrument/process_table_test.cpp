@@ -502,6 +502,53 @@ TEST_CASE("a process that changes while it is read is read again") {
   }
 }
 
+TEST_CASE("a process in the middle of an exec is left alone until that is done") {
+  Rig rig(1000ms);
+  rig.made.start(7, "/app").stat.age = 1h;
+  SECTION("a scan sees it") {
+    rig.made.at(7).stat.executing = true;
+    rig.scan();
+    CHECK(rig.table->size() == 0);
+    rig.made.at(7).stat.executing = false;
+    rig.made.exec(7, "/app");
+    rig.scan();
+    CHECK(rig.told() == Lines{"exec 7 /app"});
+  }
+  SECTION("when its wait is over") {
+    rig.exec(7);
+    rig.made.exec(7, "/app2");
+    rig.made.at(7).stat.executing = true;
+    rig.pass(1000ms);
+    rig.exec(7);
+    CHECK(rig.told() == Lines{});
+    rig.made.at(7).stat.executing = false;
+    rig.exec(7);
+    CHECK(rig.told() == Lines{"exec 7 /app2"});
+    rig.pass(10s);
+    CHECK(rig.told() == Lines{});
+  }
+  SECTION("while it is read when its wait is over") {
+    rig.exec(7);
+    rig.made.after_read = [&] { rig.made.at(7).stat.executing = true; };
+    rig.pass(1000ms);
+    CHECK(rig.told() == Lines{});
+    rig.made.at(7).stat.executing = false;
+    rig.made.exec(7, "/app2");
+    rig.exec(7);
+    CHECK(rig.told() == Lines{"exec 7 /app2"});
+  }
+  SECTION("as a child") {
+    rig.scan();
+    rig.made.fork(8, 7).stat.executing = true;
+    rig.fork(8, 7);
+    rig.made.at(8).stat.executing = false;
+    rig.made.exec(8, "/script");
+    rig.exec(8);
+    rig.pass(10s);
+    CHECK(rig.told() == Lines{"exec 7 /app"});
+  }
+}
+
 TEST_CASE("what cannot be read is not told, but its exit is") {
   Rig rig(1000ms);
   rig.made.start(7, "/app");
