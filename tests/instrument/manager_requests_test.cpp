@@ -9,7 +9,7 @@ namespace {
 
 double gauge(const Payload& payload) {
   const TelemetryData* const data = payload.find("instrumented_processes:cpp/weir");
-  return data != nullptr && std::holds_alternative<TelemetryGauge>(*data) ? std::get<TelemetryGauge>(*data).value : -1;
+  return data != nullptr && std::holds_alternative<TelemetryGauge>(*data) ? std::get<TelemetryGauge>(*data) : -1;
 }
 
 }  // namespace
