@@ -5,6 +5,15 @@
 using namespace weir;
 using namespace weir::testing;
 
+namespace {
+
+double gauge(const Payload& payload) {
+  const TelemetryData* const data = payload.find("instrumented_processes:cpp/weir");
+  return data != nullptr && std::holds_alternative<TelemetryGauge>(*data) ? std::get<TelemetryGauge>(*data) : -1;
+}
+
+}  // namespace
+
 // ---- configuration
 
 TEST_CASE("a configuration goes to every live process of the group, and to those that come") {
@@ -233,13 +242,14 @@ TEST_CASE("metrics: instrumented processes up and down, first failures, lost eve
     CHECK(stats.detector.lost == 3);
     CHECK(stats.detector.rescans == 1);
     Payload payload = telemetry.take();
-    CHECK(payload.find("instrumented_processes:cpp/weir") != nullptr);
+    CHECK(gauge(payload) == 2);
     CHECK(payload.as_int("failed_instrumentations:cpp/weir") == 1);
     telemetry.merge_back(std::move(payload));
     REQUIRE(rig.finish());
     CHECK(rig.manager->stats().instrumented.empty());
   }
   const Payload payload = telemetry.take();
+  CHECK(gauge(payload) == 0);
   CHECK(payload.as_int("events_lost") == 3);
   CHECK(payload.as_int("rescans") == 1);
   CHECK(payload.as_int("failed_instrumentations:cpp/weir") == 1);
