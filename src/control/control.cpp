@@ -14,6 +14,7 @@
 #include "control/request.hpp"
 #include "control/server.hpp"
 #include "control/settings.hpp"
+#include "telemetry/fork_handler.hpp"
 #include "text/json.hpp"
 #include "weir/control.hpp"
 #include "weir/core/detail/immortal.hpp"
@@ -52,12 +53,11 @@ std::string with_pid(std::string path) {
 struct Control {
   detail::ForkMutex mutex;  // guards what follows. Not taken by the server's thread, which stop() waits for under it
   std::unique_ptr<ControlServer> server;
-  ControlSettings settings;       // in force; written by the server's thread while there is one
+  ControlSettings settings;       // in force; of the server's thread while there is one. Written while nobody forks
   std::uint64_t fork = 0;         // `server` is of
   ControlServer* lost = nullptr;  // the parent's
 
-  detail::ForkMutex names;  // guards what follows
-  std::string service, told_service;
+  std::string service, told_service;  // guarded by no_forks()
 
   /// In the child of a fork the server is the parent's. Requires: the mutex.
   void forget_the_parents() noexcept {
@@ -69,11 +69,15 @@ struct Control {
     server.reset();
   }
   std::string name() {
-    const std::lock_guard lock(names);
+    const auto lock = detail::no_forks();
     if (!service.empty()) return service;
     if (!told_service.empty()) return told_service;
     const std::string_view around = variable("OTEL_SERVICE_NAME");
     return std::string(around.empty() ? ::program_invocation_short_name : around);
+  }
+  void keep(ControlSettings given) noexcept {
+    const auto whole_in_children = detail::no_forks();
+    settings = std::move(given);
   }
   std::string greeting();
   Answer answer(std::string_view line);
@@ -95,7 +99,7 @@ Result<void> Control::start(ControlOptions options) {
   if (options.socket.empty())
     options.socket = is_path(variable("WEIR_CONTROL")) ? variable("WEIR_CONTROL") : control_socket_path(::getpid());
   {
-    const std::lock_guard lock(names);
+    const auto lock = detail::no_forks();
     service = std::move(options.service);
   }
   Logger& logger = options.logger != nullptr ? *options.logger : stderr_logger();
@@ -137,7 +141,7 @@ Answer Control::answer(std::string_view line) {
   request.id ? detail::append_integer(out, *request.id) : void(out += "null");
   if (problems.empty() && request.has_set) {
     if (apply(wanted))
-      settings = std::move(wanted);
+      keep(std::move(wanted));
     else
       problems.emplace_back("request", "there is no memory for it; nothing has changed");
   }
@@ -163,7 +167,7 @@ Answer Control::answer(std::string_view line) {
 
 void set_service(const std::string& service) noexcept try {
   Control& control = the_control();
-  const std::lock_guard lock(control.names);
+  const auto lock = detail::no_forks();
   control.told_service = service;
 } catch (const std::bad_alloc&) {}
 
@@ -180,10 +184,9 @@ bool wanted(Logger& logger) {
 }  // namespace control
 
 Result<void> enable_control(ControlOptions options) {
-  using namespace control;
   try {
     if (control::disabled()) return {};
-    Control& control = the_control();
+    control::Control& control = control::the_control();
     const std::lock_guard lock(control.mutex);
     control.forget_the_parents();
     if (control.server != nullptr) return {};
@@ -196,10 +199,8 @@ Result<void> enable_control(ControlOptions options) {
 void disable_control() noexcept {
   control::Control& control = control::the_control();
   const std::lock_guard lock(control.mutex);
-  control.forget_the_parents();
-  if (control.server == nullptr) return;
   control.stop();
-  if (control::apply({})) control.settings = {};
+  if (!control.settings.empty() && control::apply({})) control.keep({});
 }
 
 std::string control_socket() {

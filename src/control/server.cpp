@@ -13,6 +13,7 @@ namespace weir::inline v0::control {
 
 namespace {
 
+constexpr int most_at_once = 16;     // connections, before those that are there get their turn
 constexpr int exhausted_wait = 100;  // ms, until the next try to accept
 
 }  // namespace
@@ -94,7 +95,7 @@ void ControlServer::run() noexcept {
 }
 
 void ControlServer::accept_all() {
-  for (;;) {
+  for (int i = 0; i < most_at_once; ++i) {
     const auto no_forks = detail::no_forks();
     net::Accepted accepted = listener_.accept();
     switch (accepted.status) {

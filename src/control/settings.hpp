@@ -18,6 +18,8 @@ struct ControlSettings {
   std::optional<Sampler> sampling;
   std::optional<Logger::Level> log_level;
   std::vector<std::string> disabled_operations, disabled_keys;  // globs
+
+  bool empty() const noexcept { return !sampling && !log_level && disabled_operations.empty() && disabled_keys.empty(); }
 };
 
 /// Patterns of one list, and bytes of each (detail::Glob::max_bytes, stars not counted).

@@ -84,11 +84,18 @@ bool is_true(std::string_view value) {
   return lower == "1" || lower == "true";
 }
 
-bool same_root(pid_t pid) {
+/// Whether paths mean the same to it as to us.
+bool same_files(pid_t pid) {
+  std::array<char, 64> our_mounts{}, their_mounts{};
+  const std::string proc = "/proc/" + std::to_string(pid);
+  if (::readlink("/proc/self/ns/mnt", our_mounts.data(), our_mounts.size()) > 0 &&
+      ::readlink((proc + "/ns/mnt").c_str(), their_mounts.data(), their_mounts.size()) > 0 && our_mounts != their_mounts) {
+    return false;
+  }
   struct stat ours {
   }, theirs{};
-  return ::stat("/proc/self/root", &ours) == 0 && ::stat(("/proc/" + std::to_string(pid) + "/root").c_str(), &theirs) == 0 &&
-         ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+  return ::stat("/proc/self/root", &ours) == 0 && ::stat((proc + "/root").c_str(), &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+         ours.st_ino == theirs.st_ino;
 }
 
 bool is_socket(const std::string& path, int& error) {
@@ -147,7 +154,7 @@ Result<ControlPlace> find_control_socket(pid_t pid, const std::string& directory
     }
     path += "/control-" + inner_pid + ".sock";
   }
-  if (directory.empty() && !same_root(pid)) path = "/proc/" + std::to_string(pid) + "/root" + path;
+  if (directory.empty() && !same_files(pid)) path = "/proc/" + std::to_string(pid) + "/root" + path;
 
   ControlPlace place{std::move(path), false};
   int error = 0;
@@ -255,12 +262,16 @@ Result<std::string> ControlClient::line(Deadline deadline) {
 }
 
 Result<void> ControlClient::send(std::string_view text, Deadline deadline) {
+  const std::size_t whole = text.size();
   while (!text.empty()) {
     const ssize_t size = net::send_some(fd_.get(), text.data(), text.size());
     if (size > 0) {
       text.remove_prefix(static_cast<std::size_t>(size));
     } else if (size == -EAGAIN) {
-      if (auto waited = wait(POLLOUT, deadline); !waited) return waited;
+      auto waited = wait(POLLOUT, deadline);
+      if (waited) continue;
+      if (text.size() != whole) ::shutdown(fd_.get(), SHUT_RDWR);  // what follows half a line would be taken for its rest
+      return waited;
     } else {
       return error_of(std::errc::connection_reset, named(pid_) + " has closed its control socket");
     }

@@ -51,13 +51,14 @@ class ControlledProcess final : public Instrumentation {
   }
 
   Result<void> run(const StopToken& stop) override {
-    const std::shared_ptr<ControlClient> client = connected();
-    if (client == nullptr) return not_connected();
     Result<net::EventFd> stopped = net::EventFd::create();
     if (!stopped) return std::move(stopped).error();
+    std::shared_ptr<ControlClient> client;
     {
       const std::lock_guard lock(mutex_);
       if (over_) return {};
+      client = client_;
+      if (client == nullptr) return not_connected();
       ++running_;
     }
     Result<void> result;

@@ -158,6 +158,7 @@ TEST_CASE("a process is given a configuration, another one while it runs, and ke
   CHECK(instrumentation->close());
   CHECK(running.ends());
   CHECK(running.result());
+  CHECK(instrumentation->run(StopToken()));  // closed
   CHECK_FALSE(instrumentation->apply_config({}));
   CHECK(statistics(factory, program.pid())["sampling"] == "parent_based(never)");
 
@@ -270,6 +271,17 @@ TEST_CASE("a process that is stopped makes calls fail in time, and goes on where
     CHECK(eventually(refused));
     CHECK(statistics(patient, program.pid())["sampling"] == "parent_based(ratio(0.75))");
   }
+  SECTION("a request that could not be sent whole ends the connection") {
+    Running running(*hasty);
+    const auto large = hasty->apply_config({{"x", std::string(8u << 20, 'x')}});
+    REQUIRE_FALSE(large);
+    CHECK(large.error().code == std::errc::timed_out);
+    CHECK(running.ends());
+    CHECK(running.result().error().code == std::errc::connection_reset);
+    CHECK_FALSE(hasty->apply_config({}));
+    program.process().signal(SIGCONT);
+    CHECK(eventually([&] { return instrumentation->apply_config({{"sampling", 0.75}}).has_value(); }));
+  }
   SECTION("it is killed") { program.process().signal(SIGKILL); }
 }
 
@@ -313,6 +325,34 @@ TEST_CASE("a socket is found where the process's environment says, or where the 
   CHECK(statistics(ControlFactory({.directory = far}), usual.pid())["pid"] == usual.pid());
   named.end();
   usual.end();
+}
+
+TEST_CASE("a process in a container is found by its own root and pid") {
+  const ScratchDir dir;
+  const std::string inside = "mount -t tmpfs none '" + dir.path() + "' && exec '" WEIR_CONTROL_PROGRAM "' '" + dir.path() + "/weir.sock'";
+  Process unshared({"/usr/bin/unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "/bin/sh", "-c", inside},
+                   {{"WEIR_CONTROL", "1"}, {"XDG_RUNTIME_DIR", dir.path()}, {"WEIR_DISABLED", ""}, {"OTEL_SDK_DISABLED", ""}});
+  const auto ready = unshared.line(1);
+  if (!ready) {
+    (void)unshared.wait();
+    WARN("not tested, for want of namespaces: " << unshared.err());
+    return;
+  }
+  CHECK(*ready == "ready " + (dir / "weir/control-1.sock"));
+  const std::string outer = std::to_string(unshared.pid());
+  std::ifstream children("/proc/" + outer + "/task/" + outer + "/children");
+  pid_t pid = 0;
+  REQUIRE(children >> pid);
+  ControlFactory factory;
+  const json said = statistics(factory, pid);
+  CHECK(said["pid"] == 1);
+  const auto instrumentation = created(factory, pid, {{"sampling", 0.5}});
+  const auto status = instrumentation->load();
+  INFO((status ? "" : status.error().message));
+  REQUIRE(status);
+  CHECK(statistics(factory, pid)["sampling"] == "parent_based(ratio(0.5))");
+  unshared.close(0);
+  CHECK(unshared.wait() == 0);
 }
 
 TEST_CASE("a socket that is promised is waited for") {
