@@ -113,11 +113,12 @@ void ManagerLoop::begin_stop() {
   stop_began_ = Clock::now();
   stop_deadline_ = stop_began_ + parts_.stop_timeout;
   call_elsewhere([stop = detector_stop_]() mutable { stop.request_stop(); });
-  pool_->set_workers(std::max(parts_.workers, std::min(max_stop_workers, slots_.size())));
   for (const auto& [job, began] : pool_->running()) {
     if (job->cancellable) call_elsewhere([stop = job->stop]() mutable { stop.request_stop(); });
   }
-  for (const auto& job : pool_->take_cancellable()) {
+  const auto cancelled = pool_->take_cancellable();
+  pool_->set_workers(std::max(parts_.workers, std::min(max_stop_workers, slots_.size())));
+  for (const auto& job : cancelled) {
     job->given_up({std::make_error_code(std::errc::operation_canceled), "the manager stops"});
   }
   std::vector<pid_t> pids;

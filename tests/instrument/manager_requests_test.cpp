@@ -245,12 +245,13 @@ TEST_CASE("metrics: instrumented processes up and down, first failures, lost eve
     CHECK(gauge(payload) == 2);
     CHECK(payload.as_int("failed_instrumentations:cpp/weir") == 1);
     telemetry.merge_back(std::move(payload));
+    rig.detector->count({.lost = 5, .rescans = 2});  // and then it ends
     REQUIRE(rig.finish());
     CHECK(rig.manager->stats().instrumented.empty());
   }
   const Payload payload = telemetry.take();
   CHECK(gauge(payload) == 0);
-  CHECK(payload.as_int("events_lost") == 3);
-  CHECK(payload.as_int("rescans") == 1);
+  CHECK(payload.as_int("events_lost") == 5);
+  CHECK(payload.as_int("rescans") == 2);
   CHECK(payload.as_int("failed_instrumentations:cpp/weir") == 1);
 }
