@@ -28,8 +28,8 @@ struct Found {
 Found init_with(const Variables& variables, const std::vector<std::string>& arguments = {}) {
   std::vector<std::string> command{"/usr/bin/env"};
   for (const char* const name :
-       {"WEIR_DISABLED", "WEIR_SOCKET", "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER",
-        "OTEL_TRACES_SAMPLER_ARG", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT",
+       {"WEIR_DISABLED", "WEIR_SOCKET", "WEIR_CONTROL", "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
+        "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT",
         "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"})
     command.insert(command.end(), {"-u", name});
   for (const auto& [name, value] : variables) command.push_back(name + "=" + value);
