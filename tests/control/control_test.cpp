@@ -101,8 +101,12 @@ class Client {
 /// A session whose spans stay here.
 class Service {
  public:
-  explicit Service(std::optional<Sampler> sampler = {})
-      : session_(init({.service = "inner", .sender = std::make_shared<InMemorySender>(sink_), .sampler = std::move(sampler)})) {
+  explicit Service(std::optional<Sampler> sampler = {}) {
+    InitOptions options;
+    options.service = "inner";
+    options.sender = std::make_shared<InMemorySender>(sink_);
+    options.sampler = std::move(sampler);
+    session_ = init(std::move(options));
     REQUIRE(session_);
   }
   /// Of `count` traces, how many are recorded.
