@@ -3,17 +3,19 @@
 //   detector ─▶ Manager ─▶ ControlFactory ══▶ the processes' control sockets
 //                 ▲  └─▶ lines on stdout, AgentSocket ══▶ weir ps, the collector's GET /v1/processes
 //   the file ─────┘ looked at each second
+#include <sys/resource.h>
 #include <unistd.h>
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <condition_variable>
 #include <csignal>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -40,6 +42,7 @@ constexpr std::chrono::seconds look_interval{1};
 struct Details {
   ProcessEvent process;
   std::string group;
+  std::uint64_t generation = 0;  ///< of the group, see Current
   std::string to_string() const { return process.executable + " in group " + group; }
 };
 
@@ -48,11 +51,23 @@ struct Group {
   auto operator<=>(const Group&) const = default;
 };
 
-using AgentManager = Manager<Details, Group, Group>;
+/// A group that leaves the file and comes back is another one: what was said of the first does not hold for it.
+struct Membership {
+  std::string group;
+  std::uint64_t generation = 0;
+  auto operator<=>(const Membership&) const = default;
+};
+
+using AgentManager = Manager<Details, Group, Membership>;
 
 /// A line on stdout for each change; what fails again and again for one reason is said once.
 class Announcer final : public Reporter<Details> {
  public:
+  /// From now on processes are let go; they do not end.
+  void leave() noexcept { leaving_.store(true, std::memory_order_relaxed); }
+  /// Writes what waits.
+  void finish() { printer_.finish(); }
+
   Result<void> on_init(pid_t pid, const std::optional<Error>& error, const Details& details, const StopToken&) override {
     return error ? failed(pid, error->message, details) : Result<void>();
   }
@@ -72,7 +87,7 @@ class Announcer final : public Reporter<Details> {
       std::lock_guard lock(mutex_);
       said_.erase(pid);
     }
-    return line("exited", pid, details, "");
+    return line(leaving_.load(std::memory_order_relaxed) ? "left" : "exited", pid, details, "");
   }
 
  private:
@@ -92,57 +107,77 @@ class Announcer final : public Reporter<Details> {
   }
 
   Printer printer_{STDOUT_FILENO, "stdout", 1u << 20};
+  std::atomic<bool> leaving_{false};
   std::mutex mutex_;
   std::map<pid_t, std::string> said_;  // guarded by mutex_: why a process fails
 };
 
-/// The configuration in force. Thread-safety: shared: safe.
+/// The configuration in force, and how often there was another before each of its groups began.
+struct InForce {
+  AgentConfig config;
+  std::map<std::string, std::uint64_t, std::less<>> generations;
+};
+
+/// Thread-safety: shared: safe.
 class Current {
  public:
-  explicit Current(AgentConfig config) : config_(std::make_shared<const AgentConfig>(std::move(config))) {}
-  std::shared_ptr<const AgentConfig> get() const {
+  explicit Current(AgentConfig config) { set(std::move(config)); }
+  std::shared_ptr<const InForce> get() const {
     std::lock_guard lock(mutex_);
-    return config_;
+    return in_force_;
   }
   void set(AgentConfig config) {
-    auto next = std::make_shared<const AgentConfig>(std::move(config));
+    auto next = std::make_shared<InForce>();
     std::lock_guard lock(mutex_);
-    config_ = std::move(next);
+    for (const AgentGroup& group : config.groups) {
+      const bool known = in_force_ != nullptr && in_force_->generations.contains(group.name);
+      next->generations[group.name] = known ? in_force_->generations.at(group.name) : changes_;
+    }
+    next->config = std::move(config);
+    ++changes_;
+    in_force_ = std::move(next);
   }
 
  private:
   mutable std::mutex mutex_;
-  std::shared_ptr<const AgentConfig> config_;  // guarded by mutex_
+  std::shared_ptr<const InForce> in_force_;  // guarded by mutex_
+  std::uint64_t changes_ = 0;                // guarded by mutex_
 };
 
-Handler<Details, Group, Group> handler_of(const std::shared_ptr<Current>& current, std::shared_ptr<Reporter<Details>> reporter) {
+Handler<Details, Group, Membership> handler_of(const std::shared_ptr<Current>& current, std::shared_ptr<Reporter<Details>> reporter) {
   const auto unknown = [](const std::string& group) {
     return Error{std::make_error_code(std::errc::no_such_file_or_directory), "the group '" + group + "' is not configured any more"};
   };
-  Handler<Details, Group, Group> handler;
+  Handler<Details, Group, Membership> handler;
   handler.process_details = [current](const ProcessEvent& event, const StopToken&) -> Result<Details> {
-    const auto config = current->get();
+    const auto in_force = current->get();
     // Read anew: which variables are asked for may have changed since the detector began.
-    auto process = read_process(event.pid, config->variables());
+    auto process = read_process(event.pid, in_force->config.variables());
     if (!process) return process.error();
-    const AgentGroup* const group = config->group_of(*process);
+    if (process->start_time != event.start_time) {
+      return Error{std::make_error_code(std::errc::no_such_process), "process " + std::to_string(event.pid) + " has ended"};
+    }
+    const AgentGroup* const group = in_force->config.group_of(*process);
     process->environment.clear();
-    return Details{std::move(*process), group == nullptr ? "" : group->name};
+    if (group == nullptr) return Details{std::move(*process), "", 0};
+    return Details{std::move(*process), group->name, in_force->generations.at(group->name)};
   };
   handler.distribution = [current, unknown](const Details& details, const StopToken&) -> Result<Distribution> {
     if (details.group.empty()) return Distribution{};  // which no factory is for
-    const auto config = current->get();
-    const AgentGroup* const group = config->find(details.group);
+    const auto in_force = current->get();
+    const AgentGroup* const group = in_force->config.find(details.group);
     if (group == nullptr) return unknown(details.group);
     return group->distribution;
   };
   handler.config_group = [](const Details& details, const Distribution&, const StopToken&) -> Result<Group> {
     return Group{details.group};
   };
-  handler.process_group = [](const Details& details, const StopToken&) -> Result<Group> { return Group{details.group}; };
+  handler.process_group = [](const Details& details, const StopToken&) -> Result<Membership> {
+    return Membership{details.group, details.generation};
+  };
   handler.settings = [current, unknown](const Details& details, const Distribution&, const StopToken&) -> Result<Settings> {
-    const auto config = current->get();
-    const AgentGroup* const group = config->find(details.group);
+    const auto in_force = current->get();
+    const AgentGroup* const group = in_force->config.find(details.group);
     if (group == nullptr) return unknown(details.group);
     return Settings{group->service_name, {}, group->config};
   };
@@ -172,7 +207,8 @@ bool same_match(const ProcessFilters& a, const ProcessFilters& b) {
 
 /// Brings a new configuration to the manager.
 void change(AgentManager& manager, Current& current, AgentConfig next) {
-  const auto before = current.get();
+  const auto in_force = current.get();
+  const AgentConfig* const before = &in_force->config;
   std::vector<std::pair<Group, Config>> update;
   bool match_changed = before->groups.size() != next.groups.size();
   for (std::size_t i = 0; i < next.groups.size(); ++i) {
@@ -180,12 +216,11 @@ void change(AgentManager& manager, Current& current, AgentConfig next) {
     update.emplace_back(Group{group.name}, group.config);
     match_changed = match_changed || before->groups[i].name != group.name || !same_match(before->groups[i].match, group.match);
   }
-  std::vector<std::string> removed;
-  for (const AgentGroup& group : before->groups) {
-    if (next.find(group.name) == nullptr) removed.push_back(group.name);
-  }
   current.set(next);
-  for (std::string& name : removed) manager.request(Uninstrument<Group>{Group{std::move(name)}});
+  for (const AgentGroup& group : before->groups) {
+    if (next.find(group.name) != nullptr) continue;
+    manager.request(Uninstrument<Membership>{{group.name, in_force->generations.at(group.name)}});
+  }
   manager.update_config(std::move(update));
   if (match_changed) manager.request(Instrument{members(next)});
 }
@@ -227,6 +262,14 @@ Result<std::unique_ptr<ProcessDetector>> make_detector(const AgentSettings& sett
     case AgentDetector::best: break;
   }
   return ProcessDetector::best_available(options);
+}
+
+/// A descriptor is held for each process that is followed.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /// Looks at the file, and at what failed, until the end.
@@ -299,7 +342,9 @@ int agent(const AgentSettings& settings) {
   Result<net::EventFd> end = net::EventFd::create();
   if (!end) return say(end.error().message), exit_failed;
 
-  const std::map<Distribution, std::shared_ptr<Factory>> factories{{{"cpp", "weir"}, std::make_shared<ControlFactory>()}};
+  raise_descriptor_limit();
+  const auto control = std::make_shared<ControlFactory>(ControlFactoryOptions{.directory = {}, .timeout = settings.timeout});
+  const std::map<Distribution, std::shared_ptr<Factory>> factories{{{"cpp", "weir"}, control}};
   std::vector<Distribution> distributions;
   for (const auto& [distribution, factory] : factories) distributions.push_back(distribution);
   AgentConfigFile file(settings.config, distributions);
@@ -312,12 +357,14 @@ int agent(const AgentSettings& settings) {
   const std::string backend((*detector)->capabilities().backend);
   AgentManager::Options options;
   options.factories = factories;
-  options.handler = handler_of(current, std::make_shared<Announcer>());
+  const auto announcer = std::make_shared<Announcer>();
+  options.handler = handler_of(current, announcer);
   options.detector = std::move(*detector);
   auto manager = AgentManager::create(std::move(options));
   if (!manager) return say(manager.error().message), exit_failed;
 
   StopSource stop;
+  const StopCallback leaving(stop.token(), [&] { announcer->leave(); });  // before the manager hears of it
   SignalThread on_signal(*signals, std::move(*end), stop_on_signal(stop));
   const std::string path = settings.socket.empty() ? default_agent_socket() : settings.socket;
   Steward steward(*manager, *current, file, settings.retry);
@@ -327,6 +374,7 @@ int agent(const AgentSettings& settings) {
                   "watching config=" + printable(settings.config) + " socket=" + printable(path) + " detector=" + backend + "\n");
   const Result<void> ran = manager->run(stop.token());
   socket->reset();
+  announcer->finish();  // while a second signal still ends the process
   if (!ran) return say(ran.error().message), exit_failed;
   return exit_ok;
 }

@@ -1,6 +1,7 @@
 #include "cli/agent_socket.hpp"
 
 #include <poll.h>
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 #include <utility>
@@ -13,7 +14,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds reading_time{1};
+constexpr std::chrono::seconds reading_time{10};
+constexpr std::size_t max_readers = 16;
 constexpr std::chrono::milliseconds pause_when_exhausted{100};
 constexpr std::size_t max_answer = 64u << 20;
 
@@ -42,39 +44,50 @@ AgentSocket::~AgentSocket() {
   thread_.join();
 }
 
-void AgentSocket::serve() {
-  using Status = net::Accepted::Status;
-  bool exhausted = false;
-  for (;;) {
-    pollfd entries[] = {{end_.fd(), POLLIN, 0}, {listener_.fd(), POLLIN, 0}};
-    if (exhausted) entries[1].fd = -1;
-    const int ready =
-        net::uninterrupted([&] { return ::poll(entries, 2, exhausted ? static_cast<int>(pause_when_exhausted.count()) : -1); });
-    if (ready < 0 || entries[0].revents != 0) return;
-    net::Accepted accepted;
-    for (;;) {
-      accepted = listener_.accept();
-      if (accepted.status == Status::accepted) tell(accepted.peer.fd, state_() + "\n");
-      if (accepted.status != Status::accepted && accepted.status != Status::refused) break;
+struct AgentSocket::Reader {
+  net::Fd fd;
+  std::string line;
+  std::size_t sent = 0;
+  Clock::time_point deadline = Clock::now() + reading_time;
+
+  /// True: it has everything, or is not there any more.
+  bool tell() {
+    while (sent < line.size()) {
+      const ssize_t size = net::send_some(fd.get(), line.data() + sent, line.size() - sent);
+      if (size < 0) return size != -EAGAIN && size != -EWOULDBLOCK;
+      sent += static_cast<std::size_t>(size);
     }
-    if (accepted.status == Status::failed) return;
-    exhausted = accepted.status == Status::exhausted;
+    return true;
+  }
+};
+
+void AgentSocket::serve() {
+  std::vector<Reader> readers;
+  for (bool open = true;;) {
+    std::vector<pollfd> entries{{end_.fd(), POLLIN, 0}, {open && readers.size() < max_readers ? listener_.fd() : -1, POLLIN, 0}};
+    int wait = open ? -1 : static_cast<int>(pause_when_exhausted.count());
+    for (const Reader& reader : readers) {
+      entries.push_back({reader.fd.get(), POLLOUT, 0});
+      const int time = left(reader.deadline);
+      wait = wait < 0 ? time : std::min(wait, time);
+    }
+    const int ready = net::uninterrupted([&] { return ::poll(entries.data(), entries.size(), wait); });
+    if (ready < 0 || entries[0].revents != 0) return;
+    std::erase_if(readers, [](Reader& reader) { return reader.tell() || Clock::now() >= reader.deadline; });
+    open = let_in(readers);
   }
 }
 
-void AgentSocket::tell(const net::Fd& reader, const std::string& line) const {
-  const Clock::time_point deadline = Clock::now() + reading_time;
-  for (std::size_t sent = 0; sent < line.size();) {
-    const ssize_t size = net::send_some(reader.get(), line.data() + sent, line.size() - sent);
-    if (size >= 0) {
-      sent += static_cast<std::size_t>(size);
-      continue;
-    }
-    if (size != -EAGAIN && size != -EWOULDBLOCK) return;
-    pollfd entries[] = {{end_.fd(), POLLIN, 0}, {reader.get(), POLLOUT, 0}};
-    const int ready = net::uninterrupted([&] { return ::poll(entries, 2, left(deadline)); });
-    if (ready <= 0 || entries[0].revents != 0) return;
+bool AgentSocket::let_in(std::vector<Reader>& readers) {
+  using Status = net::Accepted::Status;
+  while (readers.size() < max_readers) {
+    net::Accepted accepted = listener_.accept();
+    if (accepted.status == Status::refused) continue;
+    if (accepted.status != Status::accepted) return accepted.status == Status::empty;
+    Reader reader{.fd = std::move(accepted.peer.fd), .line = state_() + "\n"};
+    if (!reader.tell()) readers.push_back(std::move(reader));
   }
+  return true;
 }
 
 Result<std::string> read_agent(const std::string& path, std::chrono::milliseconds timeout) {

@@ -5,8 +5,10 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "net/unix_socket.hpp"
 #include "weir/core/result.hpp"
@@ -20,7 +22,7 @@ std::string default_agent_socket();
 class AgentSocket {
  public:
   /// Binds, by the rules of every socket of weir, and answers on a thread of its own until the end. `state`: what is told, without
-  /// its newline; called on that thread. A reader that takes longer than a second is left.
+  /// its newline; called on that thread. Sixteen readers at a time; one that takes longer than ten seconds is left.
   static Result<std::unique_ptr<AgentSocket>> open(const std::string& path, std::function<std::string()> state);
   ~AgentSocket();
   AgentSocket(const AgentSocket&) = delete;
@@ -28,8 +30,10 @@ class AgentSocket {
 
  private:
   AgentSocket(net::UnixListener listener, net::EventFd end, std::function<std::string()> state);
+  struct Reader;
   void serve();
-  void tell(const net::Fd& reader, const std::string& line) const;
+  /// False: nobody can be let in at the moment.
+  bool let_in(std::vector<Reader>& readers);
 
   net::UnixListener listener_;
   net::EventFd end_;

@@ -56,6 +56,7 @@ struct AgentSettings {
   AgentDetector detector = AgentDetector::best;
   std::chrono::milliseconds minimum_age{1000};
   std::chrono::milliseconds retry{10'000};  ///< between two tries of what failed
+  std::chrono::milliseconds timeout{2000};  ///< of a process's answer
 };
 
 struct PsSettings {

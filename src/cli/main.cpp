@@ -235,9 +235,10 @@ CLI::App& add_agent(CLI::App& app, AgentSettings& settings) {
   add(agent, "--minimum-age", settings.minimum_age, parse_age, "DURATION", "1s",
       "how long a process must have run before it is looked at; 0: at once");
   add(agent, "--retry", settings.retry, weir::cli::parse_duration, "DURATION", "10s", "how long to wait before what failed is tried again");
+  add(agent, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "2s", "how long to wait for a process's answer");
   agent.footer(
       "Prints `watching config=... socket=... detector=...` on stderr when ready, and a line on stdout for each process that is\n"
-      "instrumented, failed, or exited. SIGINT or SIGTERM stops it, within ten seconds; what it has configured stays as it is. A\n"
+      "instrumented, failed, exited, or left. SIGINT or SIGTERM stops it, within ten seconds; what it has configured stays as it is. A\n"
       "second signal ends it at once. docs/instrumentation.md describes the file.");
   return agent;
 }

@@ -54,7 +54,7 @@ void Printer::print(std::string text) {
       changed_.notify_one();
     }
   }
-  if (say_full) say(name_ + " is read too slowly: some traces are not printed");
+  if (say_full) say(name_ + " is read too slowly: not everything is printed");
 }
 
 void Printer::finish() {
@@ -86,7 +86,7 @@ void Printer::write_loop() {
     bytes_ = 0;
     broken_ = true;
     lock.unlock();
-    say("cannot write to " + name_ + " (" + std::system_category().message(error) + "): not printing traces any more");
+    say("cannot write to " + name_ + " (" + std::system_category().message(error) + "): nothing is printed any more");
     return;
   }
 }

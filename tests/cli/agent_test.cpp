@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -41,7 +42,8 @@ struct Agents : Place {
     std::filesystem::rename(file + ".new", file);
   }
   std::unique_ptr<Process> agent(Words options = {}) const {
-    options.insert(options.begin(), {"agent", "--config", file, "--detector", "proc", "--minimum-age", "0", "--retry", "200ms"});
+    options.insert(options.begin(),
+                   {"agent", "--config", file, "--detector", "proc", "--minimum-age", "0", "--retry", "200ms", "--timeout", "30s"});
     auto process = start(std::move(options));
     const auto first = process->line(2);
     INFO(process->err());
@@ -58,7 +60,7 @@ struct Agents : Place {
     return process;
   }
   json ps(Words options = {}) const {
-    options.insert(options.begin(), {"ps", "--json"});
+    options.insert(options.begin(), {"ps", "--json", "--timeout", "30s"});
     auto process = start(std::move(options));
     const int code = process->wait();
     INFO(process->err());
@@ -133,14 +135,13 @@ TEST_CASE("a group of services follows its file while they run") {
   place.configure({place.group("services", {{"sampling", 0.0}})});
   for (Process* service : {before.get(), after.get()}) {
     CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.0}}));
-    const json first = place.of(*service, {"--stats"})["statistics"]["spans"];
-    json next;
+    // What was under way has ended; from then on nothing is recorded, while traces go on.
+    json before_that, now = place.of(*service, {"--stats"})["statistics"]["spans"];
     CHECK(eventually([&] {
-      next = place.of(*service, {"--stats"})["statistics"]["spans"];
-      return next["not_sampled"] > first["not_sampled"];
+      before_that = std::exchange(now, place.of(*service, {"--stats"})["statistics"]["spans"]);
+      return now["emitted"] == before_that["emitted"] && now["not_sampled"] > before_that["not_sampled"];
     }));
-    CHECK(next["emitted"] == first["emitted"]);
-    CHECK(next["dropped_full"] == 0);
+    CHECK(now["dropped_full"] == 0);
   }
 
   const pid_t pid = before->pid();
@@ -172,7 +173,8 @@ TEST_CASE("a file that is wrong is said, and the configuration from before stays
   CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.5}}));
   // A value that the service refuses is its error, and what it had stays, too.
   place.configure({place.group("services", {{"sampling", "often"}})});
-  CHECK(eventually([&] { return place.ps()["agent"]["config_error"].is_null(); }));
+  agent->line_with(2, "a configuration was refused");
+  CHECK(place.ps()["agent"]["config_error"].is_null());
   CHECK(place.of(*service, {"--stats"})["statistics"]["settings"]["sampling"] == "parent_based(ratio(0.5))");
   place.configure({place.group("services", {{"sampling", 0.25}})});
   CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.25}}));
@@ -211,14 +213,32 @@ TEST_CASE("a service without a control socket is listed with the reason") {
   CHECK(table->out().find("WEIR_CONTROL") != std::string::npos);
 }
 
-TEST_CASE("one agent serves a socket, and readers who do not read hold up nobody") {
+TEST_CASE("one agent serves a socket") {
   Agents place;
   place.configure({place.group("services", json::object())});
   auto agent = place.agent();
   CHECK(complaint(*place.start({"agent", "--config", place.file, "--detector", "proc"}), 1).find("agent.sock") != std::string::npos);
-  std::vector<LineSocket> stalled;
-  for (int i = 0; i < 5; ++i) stalled.push_back(LineSocket::connect(place.dir / "weir/agent.sock"));
   CHECK(place.ps()["agent"]["pid"] == agent->pid());
+}
+
+TEST_CASE("a group that comes back when none of its services runs is instrumented as any other") {
+  Agents place;
+  place.configure({place.group("services", json::object())});
+  auto agent = place.agent();
+  auto first = place.service();
+  CHECK(place.becomes(*first, "instrumented"));
+  place.configure(std::vector<json>());
+  agent->line_with(2, "the configuration has changed");
+  first->close(0);
+  CHECK(first->wait() == 0);
+  agent->line_with(1, "exited pid=");
+  place.configure({place.group("services", {{"sampling", 0.5}})});
+  agent->line_with(2, "the configuration has changed");
+  auto second = place.service();
+  CHECK(place.becomes(*second, "instrumented", {{"sampling", 0.5}}));
+  agent->signal(SIGTERM);
+  CHECK(agent->wait() == 0);
+  CHECK(agent->out().find("left pid=" + std::to_string(second->pid())) != std::string::npos);
 }
 
 TEST_CASE("ps without an agent and without services says so") {
