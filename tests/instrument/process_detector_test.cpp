@@ -30,7 +30,6 @@
 #include <string>
 #include <thread>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "instrument/detector_core.hpp"
@@ -957,7 +956,7 @@ TEST_CASE("an error of the source ends the run, and is returned") {
 
 namespace {
 
-/// Remembers what it was told, and the reasons.
+/// Remembers the warnings.
 class Memory final : public Logger {
  public:
   void log(Level level, std::string_view message, std::span<const Attribute> attributes) noexcept override {
@@ -965,7 +964,7 @@ class Memory final : public Logger {
     if (level != Level::warning) return;
     std::string line(message);
     for (const Attribute& attribute : attributes) {
-      if (attribute.key == "reason") line += ": " + std::get<std::string>(attribute.value);
+      if (attribute.value.type() == AttributeValue::Type::string) line.append(": ").append(attribute.value.text());
     }
     lines_.push_back(line);
   }

@@ -138,7 +138,7 @@ struct Rig {
   void fork(pid_t child, pid_t parent) { table->fork(child, parent, now); }
   void scan() { REQUIRE(table->scan(now)); }
   void track(pid_t pid) { CHECK(table->track(pid, made.at(pid).stat.start_time, *made.open(pid))); }
-  void pass(std::chrono::milliseconds time) {
+  void pass(ProcessTable::Time::duration time) {
     now += time;
     table->let_pass(now);
   }
@@ -838,7 +838,7 @@ TEST_CASE("what a followed process executes without descriptors is told when the
   Rig rig;
   int MadeUp::*const fails = GENERATE(&MadeUp::no_stat, &MadeUp::no_read);
   rig.made.start(7, "/app");
-  rig.exec(7);
+  rig.scan();
   rig.made.*fails = EMFILE;
   rig.made.exec(7, "/app2");
   rig.exec(7);
