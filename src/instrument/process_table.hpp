@@ -128,7 +128,7 @@ class ProcessTable {
   Options options_;
   FilterSet all_;  // everything passes; keeps the same variables
   std::unordered_map<pid_t, Entry> entries_;
-  std::priority_queue<Due> due_;  // also of waits that were given up
+  std::priority_queue<Due> due_;                            // also of waits that were given up
   std::unordered_map<pid_t, Seen> seen_;                    // what scans turned down, where they are all there is
   std::deque<std::pair<pid_t, std::uint64_t>> told_exits_;  // the last ones
   std::uint64_t scans_ = 0, changes_ = 0, unreadable_ = 0;

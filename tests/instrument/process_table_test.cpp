@@ -102,7 +102,7 @@ class MadeUp final : public ProcessReader {
   }
 
   mutable int reads = 0;
-  mutable std::function<void()> after_read;  // once
+  mutable std::function<void()> after_read;   // once
   bool exhausted = false;                     // for open()
   int no_list = 0, no_stat = 0, no_read = 0;  // errors
 
