@@ -63,13 +63,19 @@ Made ProcessDetector::best_available(DetectorOptions options) {
   std::array<Make, 3> makes{&kernel_events, &ebpf, &proc_scan};
   if (!options.files.empty()) std::swap(makes[0], makes[1]);
   Made detector = Error{};
+  std::string why_no_ebpf;
   for (const Make next : makes) {
     detector = next(options);
     if (detector) {
-      if (!options.files.empty() && !(*detector)->capabilities().file_open)
-        logger.log(Logger::Level::warning, "Files that processes open will not be told, as only eBPF can");
+      // An eBPF detector that cannot has said so, and why, itself.
+      if (!options.files.empty() && !why_no_ebpf.empty()) {
+        const std::array<Attribute, 1> attributes{Attribute{"reason", why_no_ebpf}};
+        logger.log(Logger::Level::warning, "Files that processes open will not be told: only eBPF can, and it does not work here",
+                   attributes);
+      }
       return detector;
     }
+    if (next == &ebpf) why_no_ebpf = detector.error().message;
     const std::array<Attribute, 1> attributes{Attribute{"reason", detector.error().message}};
     logger.log(Logger::Level::debug, "A process detector does not work here", attributes);
   }
@@ -89,6 +95,9 @@ Result<ProcessEvent> read_process(pid_t pid, std::span<const std::string> enviro
     ProcessEvent event;
     const auto read = reader.read(pid, filters, event);
     const auto after = reader.stat(pid);
+    for (const auto* stat : {&before, &after}) {
+      if (!*stat && instrument::cannot_tell_now(stat->error())) return stat->error();
+    }
     if (!before || !after || after->ended || instrument::has_ended(*pidfd)) return none;
     const bool changing = before->executing || after->executing || before->image != after->image;
     if (changing && std::chrono::steady_clock::now() < end) {

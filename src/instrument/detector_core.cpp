@@ -13,6 +13,7 @@
 
 #include "instrument/detector_selftest.hpp"
 #include "instrument/process_table.hpp"
+#include "weir/core/detail/exceptions.hpp"
 
 namespace weir::inline v0::instrument {
 
@@ -48,6 +49,7 @@ class DetectorCore::Loop {
     take_tracked();
     if (auto scanned = table_.scan(SteadyClock::now()); !scanned) return scanned;
     Time now = SteadyClock::now();
+    note_exhausted(now);
     if (source == nullptr) next_scan_ = now + core_.options_.scan_interval;
     while (!stop_.stop_requested()) {
       publish();
@@ -141,12 +143,14 @@ class DetectorCore::Loop {
     if (!rescan_ || time < *rescan_) rescan_ = time;
   }
 
+  void note_exhausted(Time now) {
+    if (!table_.take_exhausted()) return;
+    repair_at(now + exhausted_pause);
+    complain("Processes cannot be followed for want of descriptors; raise their limit",
+             {"processes", static_cast<std::int64_t>(table_.size())});
+  }
+
   Result<void> scan(Time now) {
-    if (table_.take_exhausted()) {
-      repair_at(now + exhausted_pause);
-      complain("A process cannot be followed for want of descriptors; raise their limit",
-               {"processes", static_cast<std::int64_t>(table_.size())});
-    }
     if (next_scan_ && *next_scan_ <= now) {
       if (auto scanned = table_.scan(now); !scanned) return scanned;
       next_scan_ = SteadyClock::now() + core_.options_.scan_interval;
@@ -158,6 +162,7 @@ class DetectorCore::Loop {
       scan_gap_ = std::max<SteadyClock::duration>(shortest_rescan_gap, rescan_share * (last_scan_end_ - now));
       core_.rescans_.fetch_add(1, std::memory_order_relaxed);
     }
+    note_exhausted(SteadyClock::now());
     return {};
   }
 
@@ -170,11 +175,7 @@ class DetectorCore::Loop {
   }
 
   void emit(const ProcessEvent& event) {
-    try {
-      sink_(event);
-    } catch (...) {
-      complain("What is told of processes has thrown", {"pid", std::int64_t{event.pid}});
-    }
+    if (!detail::call_guarded(sink_, event)) complain("What is told of processes has thrown", {"pid", std::int64_t{event.pid}});
   }
 
   void complain(std::string_view message, Attribute detail) {
@@ -279,7 +280,8 @@ Result<void> DetectorCore::track_one(pid_t pid) {
   if (pid <= 0) return none;
   Result<net::Fd> pidfd = reader_.open(pid);
   if (!pidfd) return std::move(pidfd).error();
-  const std::optional<ProcessStat> stat = reader_.stat(pid);
+  const Result<ProcessStat> stat = reader_.stat(pid);
+  if (!stat && cannot_tell_now(stat.error())) return stat.error();
   if (!stat || stat->ended || has_ended(*pidfd)) return none;  // while the pidfd says that it lives, what was read is its own
   const std::lock_guard lock(mutex_);
   tracked_.try_emplace({pid, stat->start_time}, *std::move(pidfd));

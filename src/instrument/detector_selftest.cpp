@@ -113,7 +113,8 @@ Result<void> sees_own_child_in_proc() {
   const ProcessReader& reader = proc_reader();
   bool listed = false;
   if (auto all = reader.list([&](pid_t other) { listed |= other == *pid; }); !all) return all;
-  const std::optional<ProcessStat> stat = reader.stat(*pid);
+  const Result<ProcessStat> stat = reader.stat(*pid);
+  if (!stat && cannot_tell_now(stat.error())) return stat.error();
   if (!listed || !stat || stat->parent != ::getpid())
     return unseen("/proc", "a child of our own is not in it. It must be mounted, and of the pid namespace that we are in");
   const Result<net::Fd> pidfd = reader.open(*pid);

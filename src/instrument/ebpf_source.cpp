@@ -14,7 +14,6 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
@@ -23,6 +22,7 @@
 #include <vector>
 
 #include "instrument/bpf/process_events.h"
+#include "instrument/guarded.hpp"
 #include "net/fd.hpp"
 
 namespace weir::inline v0::instrument {
@@ -335,13 +335,11 @@ class EbpfSource final : public RawSource {
         break;
       default: return 0;
     }
-    try {
+    const Result<void> taken = detail::guarded<void>([&]() -> Result<void> {
       (*reading.take)(told);
-    } catch (const std::exception& thrown) {
-      reading.failed = Error{{}, std::string("eBPF: who takes the events threw: ") + thrown.what()};
-    } catch (...) {
-      reading.failed = Error{{}, "eBPF: who takes the events threw"};
-    }
+      return {};
+    });
+    if (!taken) reading.failed = Error{{}, "eBPF: who takes the events: " + taken.error().message};
     return --reading.left == 0 || reading.failed ? -ECANCELED : 0;
   }
 

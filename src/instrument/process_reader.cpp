@@ -13,6 +13,7 @@
 #include <climits>
 #include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -158,23 +159,38 @@ std::uint64_t image_of(const StatFields& fields) noexcept {
 /// Its memory is new, and there is nothing in it yet. (Where addresses are not shown, the kernel writes 1.)
 bool is_executing(const StatFields& fields) noexcept { return fields[virtual_size] != 0 && fields[start_code] == 0; }
 
-bool read_stat(pid_t pid, pid_t thread, StatFields& fields) noexcept {
+bool wants_resources(int error) noexcept { return error == EMFILE || error == ENFILE || error == ENOMEM; }
+
+/// Returns an errno.
+int read_stat(pid_t pid, pid_t thread, StatFields& fields) noexcept {
   const net::Fd fd = open_file(ProcPath(pid, thread, "stat"));
-  if (!fd) return false;
+  if (!fd) return errno;
   std::array<char, 2048> text;
   const ssize_t size = read_some(fd, text.data(), text.size());
-  return size > 0 && fields.parse_line({text.data(), static_cast<std::size_t>(size)});
+  if (size < 0) return errno;
+  return fields.parse_line({text.data(), static_cast<std::size_t>(size)}) ? 0 : ESRCH;
 }
 
-/// A thread of the process that still has its memory, where the first has ended; 0: none.
-pid_t living_thread(pid_t pid) {
+Error no_stat(pid_t pid, int error) {
+  if (wants_resources(error)) return system_error(error, "/proc/" + std::to_string(pid) + "/stat");
+  return {std::make_error_code(std::errc::no_such_process), "no such process"};
+}
+
+/// A thread of the process that still has its memory, where the first has ended; 0: none. Error: cannot_tell_now().
+Result<pid_t> living_thread(pid_t pid) {
   pid_t living = 0;
-  (void)each_number_in(ProcPath(pid, 0, "task").c_str(), [&](pid_t thread) {
+  int error = 0;
+  const Result<void> listed = each_number_in(ProcPath(pid, 0, "task").c_str(), [&](pid_t thread) {
+    if (thread == pid) return true;
     StatFields fields;
-    if (thread == pid || !read_stat(pid, thread, fields) || fields.state() == 'Z' || fields.state() == 'X') return true;
+    error = read_stat(pid, thread, fields);
+    if (wants_resources(error)) return false;
+    if (error != 0 || fields.state() == 'Z' || fields.state() == 'X') return true;
     living = thread;
     return false;
   });
+  if (wants_resources(error)) return no_stat(pid, error);
+  if (!listed && cannot_tell_now(listed.error())) return listed.error();
   return living;
 }
 
@@ -247,9 +263,9 @@ class ProcReader final : public ProcessReader {
     });
   }
 
-  std::optional<ProcessStat> stat(pid_t pid) const override {
+  Result<ProcessStat> stat(pid_t pid) const override {
     StatFields fields;
-    if (!read_stat(pid, 0, fields)) return std::nullopt;
+    if (const int error = read_stat(pid, 0, fields); error != 0) return no_stat(pid, error);
     ProcessStat stat;
     stat.parent = static_cast<pid_t>(fields[4]);
     stat.kernel_thread = (fields[9] & pf_kthread) != 0;
@@ -259,9 +275,13 @@ class ProcReader final : public ProcessReader {
     stat.executing = is_executing(fields);
     if (fields.state() == 'Z' || fields.state() == 'X') {
       stat.ended = fields[20] <= 1;
-      if (const pid_t thread = stat.ended ? 0 : living_thread(pid); thread != 0) {
+      const Result<pid_t> thread = stat.ended ? Result<pid_t>(0) : living_thread(pid);
+      if (!thread) return thread.error();
+      if (*thread != 0) {
         StatFields of_thread;
-        if (read_stat(pid, thread, of_thread)) stat.image = image_of(of_thread);
+        const int error = read_stat(pid, *thread, of_thread);
+        if (wants_resources(error)) return no_stat(pid, error);
+        if (error == 0) stat.image = image_of(of_thread);
       }
     }
     return stat;
@@ -279,7 +299,12 @@ class ProcReader final : public ProcessReader {
     const auto read_link = [&] { return ::readlink(ProcPath(pid, thread, "exe").c_str(), path.data(), path.size()); };
     errno = 0;
     ssize_t size = read_link();
-    if (size < 0 && errno == ENOENT && (thread = living_thread(pid)) != 0) size = read_link();
+    if (size < 0 && errno == ENOENT) {
+      const Result<pid_t> living = living_thread(pid);
+      if (!living) return living.error();
+      errno = ENOENT;
+      if ((thread = *living) != 0) size = read_link();
+    }
     std::optional<Error> unreadable;  // that it does not pass may still be known
     if (size < 0) unreadable = not_readable(pid, "exe");
     event.pid = pid;
@@ -287,6 +312,7 @@ class ProcReader final : public ProcessReader {
     if (!unreadable && !filters.passes_executable(event.executable)) return false;
 
     std::string text;
+    errno = 0;
     if (!read_file(ProcPath(pid, 0, "status"), max_small_file, text)) return not_readable(pid, "status");
     std::string_view uids = line_of(text, "Uid:"), parent = line_of(text, "PPid:");
     next_word(uids);  // the real one; what follows is the effective one
@@ -297,7 +323,11 @@ class ProcReader final : public ProcessReader {
     for (std::string_view word; !(word = next_word(pids)).empty();) (void)parse(word, event.inner_pid);
 
     event.cgroup.clear();
-    if (read_file(ProcPath(pid, thread, "cgroup"), max_small_file, text)) event.cgroup = line_of(text, "0::");
+    if (read_file(ProcPath(pid, thread, "cgroup"), max_small_file, text)) {
+      event.cgroup = line_of(text, "0::");
+    } else if (wants_resources(errno)) {
+      return not_readable(pid, "cgroup");
+    }
     if (!filters.passes_cgroup(event.cgroup)) return false;
     if (unreadable) return *std::move(unreadable);
 
@@ -324,6 +354,11 @@ class ProcReader final : public ProcessReader {
 const ProcessReader& proc_reader() {
   static const ProcReader* const reader = new ProcReader;
   return *reader;
+}
+
+bool cannot_tell_now(const Error& error) noexcept {
+  return error.code == std::errc::too_many_files_open || error.code == std::errc::too_many_files_open_in_system ||
+         error.code == std::errc::not_enough_memory;
 }
 
 bool has_ended(const net::Fd& pidfd) noexcept {

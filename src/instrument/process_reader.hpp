@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <optional>
 
 #include "instrument/process_filters.hpp"
 #include "net/fd.hpp"
@@ -33,16 +32,20 @@ class ProcessReader {
   virtual ~ProcessReader() = default;
   /// Calls `take` with each pid there is. Error: they cannot be listed.
   virtual Result<void> list(const std::function<void(pid_t)>& take) const = 0;
-  /// Nothing: no such process.
-  virtual std::optional<ProcessStat> stat(pid_t pid) const = 0;
-  /// Readable when the process has ended. Error: no such process; no more descriptors.
+  /// Error: no such process; or cannot_tell_now().
+  virtual Result<ProcessStat> stat(pid_t pid) const = 0;
+  /// Readable when the process has ended. Error: no such process; or cannot_tell_now().
   virtual Result<net::Fd> open(pid_t pid) const = 0;
-  /// Fills `event` but for its type and start time, as far as `filters` pass; false as soon as one does not. Error: not readable.
+  /// Fills `event` but for its type and start time, as far as `filters` pass; false as soon as one does not. Error: not readable;
+  /// or cannot_tell_now().
   virtual Result<bool> read(pid_t pid, const FilterSet& filters, ProcessEvent& event) const = 0;
 };
 
 /// Never destroyed.
 const ProcessReader& proc_reader();
+
+/// Whether it is for want of descriptors or memory, which says nothing of the process: it can be asked again later.
+bool cannot_tell_now(const Error& error) noexcept;
 
 /// Whether the process of a pidfd has ended.
 bool has_ended(const net::Fd& pidfd) noexcept;

@@ -3,7 +3,6 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
-#include <system_error>
 
 namespace weir::inline v0::instrument {
 
@@ -12,14 +11,11 @@ namespace {
 constexpr std::size_t remembered_exits = 1024;
 constexpr std::size_t max_opened_while_waiting = 16;
 constexpr int max_readings = 4;  // of a process that executes one thing after the other meanwhile
+constexpr std::size_t spare_waits = 1024;
+constexpr auto pause_without_descriptors = std::chrono::seconds{1};
 
 std::uint64_t token_of(pid_t pid, std::uint32_t generation) noexcept {
   return std::uint64_t{generation} << 32 | static_cast<std::uint32_t>(pid);
-}
-
-bool out_of_descriptors(const Error& error) noexcept {
-  return error.code == std::errc::too_many_files_open || error.code == std::errc::too_many_files_open_in_system ||
-         error.code == std::errc::not_enough_memory || error.code == std::errc::no_space_on_device;
 }
 
 }  // namespace
@@ -38,10 +34,19 @@ ProcessTable::Entry* ProcessTable::find(pid_t pid, const ProcessStat& stat) {
   return nullptr;
 }
 
-ProcessTable::Verdict ProcessTable::decide(pid_t pid, ProcessStat& stat, const FilterSet& filters, ProcessEvent& event) const {
+/// Whether an error is that of a moment, which a scan makes good.
+bool ProcessTable::not_now(const Error& error) noexcept {
+  const bool yes = cannot_tell_now(error);
+  exhausted_ |= yes;
+  return yes;
+}
+
+ProcessTable::Verdict ProcessTable::decide(pid_t pid, ProcessStat& stat, const FilterSet& filters, ProcessEvent& event) {
   for (int i = 0; i < max_readings; ++i) {
     Result<bool> passes = options_.reader->read(pid, filters, event);
-    const std::optional<ProcessStat> after = options_.reader->stat(pid);
+    if (!passes && not_now(passes.error())) return Verdict::not_now;
+    const Result<ProcessStat> after = options_.reader->stat(pid);
+    if (!after && not_now(after.error())) return Verdict::not_now;
     if (!after || after->start_time != stat.start_time || after->ended || after->executing) return Verdict::gone;
     const bool same = after->image == stat.image;
     stat = *after;
@@ -50,11 +55,12 @@ ProcessTable::Verdict ProcessTable::decide(pid_t pid, ProcessStat& stat, const F
     event.start_time = stat.start_time;
     return *passes ? Verdict::passes : Verdict::fails;
   }
-  return Verdict::unreadable;
+  return Verdict::changing;
 }
 
 void ProcessTable::exec(pid_t pid, Time now) {
-  const std::optional<ProcessStat> stat = options_.reader->stat(pid);
+  const Result<ProcessStat> stat = options_.reader->stat(pid);
+  if (!stat && not_now(stat.error())) return;
   if (!stat || stat->ended) return;
   Entry* const entry = find(pid, *stat);
   if (stat->executing) return;  // the next thing already
@@ -64,14 +70,21 @@ void ProcessTable::exec(pid_t pid, Time now) {
 
 void ProcessTable::executed(pid_t pid, ProcessStat stat, Entry* entry, Time due, Time now, Origin origin) {
   ProcessEvent event;
-  switch (decide(pid, stat, options_.filters, event)) {
+  const Verdict verdict = decide(pid, stat, options_.filters, event);
+  switch (verdict) {
     case Verdict::gone: return;
+    case Verdict::not_now:
+      look_again(pid);
+      if (entry != nullptr) entry->asked = false;
+      if (entry != nullptr && entry->pending != Pending::nothing && entry->due <= now) wait_longer(pid, *entry, now);
+      return;
     case Verdict::unreadable:
+    case Verdict::changing:
       ++unreadable_;
       if (entry == nullptr && origin == Origin::event) entry = add(pid, stat);
       if (entry == nullptr) return;
       entry->exit_owed = true;
-      entry->asked = true;
+      entry->asked = verdict == Verdict::unreadable;  // else nobody has read what it executes now
       entry->image = stat.image;
       turn_down(pid, *entry);
       return;
@@ -84,7 +97,7 @@ void ProcessTable::executed(pid_t pid, ProcessStat stat, Entry* entry, Time due,
     case Verdict::passes: break;
   }
   if (entry == nullptr) entry = add(pid, stat);
-  if (entry == nullptr) return;
+  if (entry == nullptr) return look_again(pid);
   const bool waits = entry->pending != Pending::nothing && entry->due > now;
   if (!entry->followed()) options_.watch(pid);
   entry->passes = entry->asked = true;
@@ -105,10 +118,12 @@ void ProcessTable::fork(pid_t child, pid_t parent, Time now) {
   const auto found = entries_.find(parent);
   if (found == entries_.end() || !found->second.followed()) return;
   if (has_ended(found->second.pidfd)) {  // whose child is it?
-    const std::optional<ProcessStat> stat = options_.reader->stat(parent);
+    const Result<ProcessStat> stat = options_.reader->stat(parent);
+    if (!stat && not_now(stat.error())) return;
     if (stat && !stat->ended) return;  // that of another process, which has the pid now
   }
-  const std::optional<ProcessStat> stat = options_.reader->stat(child);
+  const Result<ProcessStat> stat = options_.reader->stat(child);
+  if (!stat && not_now(stat.error())) return;
   if (!stat || stat->ended || stat->executing) return;
   if (find(child, *stat) != nullptr) return;
   forked(child, parent, *stat, now + options_.minimum_age, now);
@@ -122,7 +137,7 @@ void ProcessTable::forked(pid_t child, pid_t parent, const ProcessStat& stat, Ti
     return;
   }
   Entry* const entry = add(child, stat);
-  if (entry == nullptr) return;
+  if (entry == nullptr) return look_again(child);
   entry->passes = entry->asked = true;
   entry->image = stat.image;
   entry->parent = parent;
@@ -141,21 +156,29 @@ void ProcessTable::opened(pid_t pid, std::string_view file) {
       entry.opened.emplace_back(file);
     return;
   }
-  std::optional<ProcessStat> stat = options_.reader->stat(pid);
+  Result<ProcessStat> stat = options_.reader->stat(pid);
+  if (!stat && not_now(stat.error())) ++unreadable_;
   if (!stat || find(pid, *stat) == nullptr) return;
   ProcessEvent event;
   switch (decide(pid, *stat, all_, event)) {
     case Verdict::passes: tell_opened(pid, file, event); break;
-    case Verdict::unreadable: ++unreadable_; break;
+    case Verdict::unreadable:
+    case Verdict::changing:
+    case Verdict::not_now: ++unreadable_; break;
     case Verdict::fails:
     case Verdict::gone: break;
   }
 }
 
 Result<void> ProcessTable::scan(Time now) {
-  const bool first = scans_++ == 0;
+  const bool first = !scanned_;
+  ++scans_;
   const Result<void> listed = options_.reader->list([&](pid_t pid) {
-    const std::optional<ProcessStat> stat = options_.reader->stat(pid);
+    const Result<ProcessStat> stat = options_.reader->stat(pid);
+    if (!stat && not_now(stat.error())) {
+      if (const auto seen = seen_.find(pid); seen != seen_.end()) seen->second.scan = scans_;
+      return;
+    }
     if (!stat || stat->kernel_thread) return;
     Entry* const entry = find(pid, *stat);
     if (stat->ended || stat->executing) return;
@@ -169,9 +192,9 @@ Result<void> ProcessTable::scan(Time now) {
     if (options_.remembers) {
       Seen& seen = seen_[pid];
       const bool known = seen.scan != 0 && seen.start_time == stat->start_time && seen.image == stat->image;
-      seen = {stat->start_time, stat->image, scans_};
-      if (known) return;
-      if (!first) ++changes_;
+      const bool again = std::exchange(seen, {stat->start_time, stat->image, scans_}).again;
+      if (known && !again) return;
+      if (!first && !known) ++changes_;
     }
     const auto parent = entries_.find(stat->parent);
     if (!first && parent != entries_.end() && parent->second.followed() && stat->image != 0 && parent->second.image == stat->image) {
@@ -180,8 +203,15 @@ Result<void> ProcessTable::scan(Time now) {
       executed(pid, *stat, nullptr, due, now, Origin::scan);
     }
   });
+  if (!listed) return not_now(listed.error()) ? Result<void>() : listed;
+  scanned_ = true;
   for (auto it = seen_.begin(); it != seen_.end();) it = it->second.scan == scans_ ? std::next(it) : seen_.erase(it);
-  return listed;
+  return {};
+}
+
+/// The next scan must, even if nothing has changed.
+void ProcessTable::look_again(pid_t pid) {
+  if (const auto seen = seen_.find(pid); seen != seen_.end()) seen->second.again = true;
 }
 
 bool ProcessTable::track(pid_t pid, std::uint64_t start_time, net::Fd pidfd) {
@@ -213,11 +243,12 @@ ProcessTable::Entry* ProcessTable::add(pid_t pid, const ProcessStat& stat, net::
   if (!pidfd) {
     Result<net::Fd> opened = options_.reader->open(pid);
     if (!opened) {
-      exhausted_ |= out_of_descriptors(opened.error());
+      (void)not_now(opened.error());
       return nullptr;
     }
     pidfd = *std::move(opened);
-    const std::optional<ProcessStat> after = options_.reader->stat(pid);
+    const Result<ProcessStat> after = options_.reader->stat(pid);
+    if (!after) (void)not_now(after.error());
     if (!after || after->start_time != stat.start_time || has_ended(pidfd)) return nullptr;
   }
   epoll_event interest{};
@@ -240,11 +271,22 @@ void ProcessTable::wait(pid_t pid, Entry& entry, Pending what, Time due) {
   entry.pending = what;
   entry.due = due;
   due_.push({due, pid, entry.generation});
+  if (due_.size() <= 2 * entries_.size() + spare_waits) return;
+  std::vector<Due> current;  // the others were given up
+  for (const auto& [other, waiting] : entries_) {
+    if (waiting.pending != Pending::nothing) current.push_back({waiting.due, other, waiting.generation});
+  }
+  due_ = std::priority_queue<Due>(std::less<Due>(), std::move(current));
 }
 
+/// It can be told, but not now.
+void ProcessTable::wait_longer(pid_t pid, Entry& entry, Time now) { wait(pid, entry, entry.pending, now + pause_without_descriptors); }
+
 void ProcessTable::tell_waiting(pid_t pid, Entry& entry, Time now) {
-  std::optional<ProcessStat> stat = options_.reader->stat(pid);
-  if (!stat || stat->start_time != entry.start_time || has_ended(entry.pidfd)) {
+  Result<ProcessStat> stat = options_.reader->stat(pid);
+  const bool ended = has_ended(entry.pidfd);
+  if (!stat && !ended && not_now(stat.error())) return wait_longer(pid, entry, now);
+  if (!stat || stat->start_time != entry.start_time || ended) {
     end(pid, entry);
     return;
   }
@@ -255,6 +297,10 @@ void ProcessTable::tell_waiting(pid_t pid, Entry& entry, Time now) {
   if (verdict == Verdict::gone && !has_ended(entry.pidfd)) {  // it began to execute something meanwhile
     entry.pending = pending;
     return;
+  }
+  if (verdict == Verdict::not_now) {
+    entry.pending = pending;
+    return wait_longer(pid, entry, now);
   }
   if (entry.image != stat->image) {  // it has executed something that the source has not told yet
     entry.pending = pending;
@@ -274,6 +320,8 @@ void ProcessTable::tell_waiting(pid_t pid, Entry& entry, Time now) {
       break;
     case Verdict::fails:
     case Verdict::gone: end(pid, entry); break;
+    case Verdict::changing:
+    case Verdict::not_now: break;  // both were dealt with above
   }
 }
 

@@ -58,7 +58,8 @@ class ProcessTable {
   void fork(pid_t child, pid_t parent, Time now);
   void opened(pid_t pid, std::string_view file);
 
-  /// All that runs is looked at: what is new, and what has changed. In the first scan, a fork is as good as an exec.
+  /// All that runs is looked at: what is new, and what has changed. In the first scan, a fork is as good as an exec. Error: what runs
+  /// cannot be listed, and not for want of descriptors.
   Result<void> scan(Time now);
   /// The exit of this process is owed, and its forks are told. `pidfd` is its own, and `start_time`.
   /// False: there are no more descriptors.
@@ -73,7 +74,7 @@ class ProcessTable {
   std::size_t size() const noexcept { return entries_.size(); }
   std::uint64_t changes() const noexcept { return changes_; }  // that scans found, but for the first
   std::uint64_t unreadable() const noexcept { return unreadable_; }
-  /// Whether a process could not be followed for want of descriptors since the last call: a scan will find it again.
+  /// Whether something could not be looked at or followed for want of descriptors since the last call: a scan will make it good.
   bool take_exhausted() noexcept { return std::exchange(exhausted_, false); }
 
  private:
@@ -103,16 +104,20 @@ class ProcessTable {
   };
   struct Seen {
     std::uint64_t start_time = 0, image = 0, scan = 0;
+    bool again = false;  // it could not be followed, or not be asked
   };
-  enum class Verdict { passes, fails, unreadable, gone };
+  enum class Verdict { passes, fails, unreadable, changing, gone, not_now };
   enum class Origin { event, scan };
 
   Entry* find(pid_t pid, const ProcessStat& stat);
-  Verdict decide(pid_t pid, ProcessStat& stat, const FilterSet& filters, ProcessEvent& event) const;
+  Verdict decide(pid_t pid, ProcessStat& stat, const FilterSet& filters, ProcessEvent& event);
+  bool not_now(const Error& error) noexcept;
   void executed(pid_t pid, ProcessStat stat, Entry* entry, Time due, Time now, Origin origin);
   void forked(pid_t child, pid_t parent, const ProcessStat& stat, Time due, Time now);
   Entry* add(pid_t pid, const ProcessStat& stat, net::Fd pidfd = {});
+  void look_again(pid_t pid);
   void wait(pid_t pid, Entry& entry, Pending what, Time due);
+  void wait_longer(pid_t pid, Entry& entry, Time now);
   void tell_waiting(pid_t pid, Entry& entry, Time now);
   void tell(Entry& entry, ProcessEvent& event, ProcessEvent::Type type);
   void tell_opened(pid_t pid, std::string_view file, ProcessEvent& event);
@@ -123,12 +128,12 @@ class ProcessTable {
   Options options_;
   FilterSet all_;  // everything passes; keeps the same variables
   std::unordered_map<pid_t, Entry> entries_;
-  std::priority_queue<Due> due_;
+  std::priority_queue<Due> due_;                            // also of waits that were given up
   std::unordered_map<pid_t, Seen> seen_;                    // what scans turned down, where they are all there is
   std::deque<std::pair<pid_t, std::uint64_t>> told_exits_;  // the last ones
   std::uint64_t scans_ = 0, changes_ = 0, unreadable_ = 0;
   std::uint32_t generation_ = 0;
-  bool exhausted_ = false;
+  bool scanned_ = false, exhausted_ = false;
 };
 
 }  // namespace weir::inline v0::instrument

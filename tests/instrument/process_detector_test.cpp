@@ -1,6 +1,7 @@
 #include "weir/instrument/detector.hpp"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -311,6 +312,30 @@ TEST_CASE("a sink that throws misses nothing else") {
   stop.request_stop();
   thread.join();
   CHECK(done);
+}
+
+TEST_CASE("a thread can be cancelled in what it tells") {
+  const auto detector = ProcessDetector::proc_scan(quick()).value();
+  struct Context {
+    ProcessDetector& detector;
+    std::atomic<bool> went_on;
+  } context{*detector, false};
+  const Watched process;
+  pthread_t thread{};
+  const auto body = [](void* data) -> void* {
+    auto& in = *static_cast<Context*>(data);
+    (void)in.detector.run({}, [](const ProcessEvent&) {
+      ::pthread_cancel(::pthread_self());
+      ::pthread_testcancel();
+    });
+    in.went_on = true;
+    return nullptr;
+  };
+  REQUIRE(::pthread_create(&thread, nullptr, body, &context) == 0);
+  void* result = nullptr;
+  REQUIRE(::pthread_join(thread, &result) == 0);
+  CHECK(result == PTHREAD_CANCELED);
+  CHECK_FALSE(context.went_on);
 }
 
 TEST_CASE("processes that begin while the detector does are told once each") {
@@ -927,7 +952,106 @@ TEST_CASE("an error of the source ends the run, and is returned") {
   CHECK_FALSE(control->attached);
 }
 
+// ---- without descriptors
+
+namespace {
+
+/// Remembers the warnings.
+class Memory final : public Logger {
+ public:
+  void log(Level level, std::string_view message, std::span<const Attribute> attributes) noexcept override {
+    const std::lock_guard lock(mutex_);
+    if (level != Level::warning) return;
+    std::string line(message);
+    for (const Attribute& attribute : attributes) {
+      if (attribute.value.type() == AttributeValue::Type::string) line.append(": ").append(attribute.value.text());
+    }
+    lines_.push_back(line);
+  }
+  bool has(const std::string& text) const {
+    const std::lock_guard lock(mutex_);
+    return std::any_of(lines_.begin(), lines_.end(), [&](const std::string& line) { return line.find(text) != line.npos; });
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Words lines_;  // guarded by mutex_
+};
+
+/// No more descriptors for this process, as long as it lives.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before_) == 0);
+    const rlimit low{3, before_.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &low) == 0);
+  }
+  ~NoDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+}  // namespace
+
+TEST_CASE("a detector that is out of descriptors goes on, and finds what began meanwhile") {
+  const Backend backend = any_backend();
+  CAPTURE(backend.name);
+  Memory memory;
+  DetectorOptions options = quick();
+  options.logger = &memory;
+  Watched process;
+  Running running(backend, options);
+  REQUIRE(running.told(process.pid(), {Type::exec}));
+  pid_t child = 0;
+  {
+    const NoDescriptors none;
+    child = std::stoi(process.tell("fork"));
+    CHECK(eventually([&] { return memory.has("for want of descriptors"); }));
+    CHECK(running.types(child).empty());
+    const auto tracked = running.detector().track(std::array{process.pid()});
+    REQUIRE_FALSE(tracked);
+    CHECK(tracked.error().code == std::errc::too_many_files_open);
+    CHECK(read_process(process.pid()).error().code == std::errc::too_many_files_open);
+  }
+  CHECK(running.told(child, {Type::fork}));
+  CHECK(running.types(process.pid()) == Types{Type::exec});
+  process.end();
+  CHECK(running.told(process.pid(), {Type::exec, Type::exit}));
+}
+
+TEST_CASE("a detector that begins without descriptors looks again when there are some") {
+  const auto control = std::make_shared<MadeUpSource::Control>();
+  Memory memory;
+  DetectorOptions options = quick();
+  options.logger = &memory;
+  Watched process;
+  Running running(made_up_detector(control, options));
+  {
+    const NoDescriptors none;
+    running.start();
+    CHECK(eventually([&] { return memory.has("for want of descriptors"); }));
+  }
+  CHECK(running.told(process.pid(), {Type::exec}));
+}
+
 // ---- choosing
+
+TEST_CASE("who asks for opened files where eBPF does not work is told why") {
+  Memory memory;
+  DetectorOptions options = quick();
+  options.logger = &memory;
+  options.files = {"/" + std::string(4095, 'x')};  // longer than it takes
+  const auto why = ProcessDetector::ebpf(options);
+  REQUIRE_FALSE(why);
+  const auto best = ProcessDetector::best_available(options);
+  REQUIRE(best);
+  CHECK_FALSE((*best)->capabilities().file_open);
+  CHECK(memory.has("will not be told"));
+  CHECK(memory.has(why.error().message));
+}
 
 TEST_CASE("eBPF works where it must") {
   if (std::getenv("WEIR_REQUIRE_BPF") == nullptr) return;

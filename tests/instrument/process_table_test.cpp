@@ -2,9 +2,13 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <functional>
 #include <map>
 #include <string>
@@ -68,14 +72,16 @@ class MadeUp final : public ProcessReader {
   Process& at(pid_t pid) { return all_.at(pid); }
 
   Result<void> list(const std::function<void(pid_t)>& take) const override {
+    if (no_list != 0) return system_error(no_list, "/proc");
     std::vector<pid_t> pids;
     for (const auto& entry : all_) pids.push_back(entry.first);
     for (const pid_t pid : pids) take(pid);
     return {};
   }
-  std::optional<ProcessStat> stat(pid_t pid) const override {
+  Result<ProcessStat> stat(pid_t pid) const override {
+    if (no_stat != 0) return system_error(no_stat, "stat");
     const auto found = all_.find(pid);
-    if (found == all_.end()) return std::nullopt;
+    if (found == all_.end()) return system_error(ESRCH, "stat");
     return found->second.stat;
   }
   Result<net::Fd> open(pid_t pid) const override {
@@ -86,6 +92,7 @@ class MadeUp final : public ProcessReader {
   }
   Result<bool> read(pid_t pid, const FilterSet& filters, ProcessEvent& event) const override {
     ++reads;
+    if (no_read != 0) return system_error(no_read, "environ");
     const auto found = all_.find(pid);
     if (found == all_.end() || !found->second.readable) return system_error(EACCES, "exe");
     event = found->second.details;
@@ -95,8 +102,9 @@ class MadeUp final : public ProcessReader {
   }
 
   mutable int reads = 0;
-  mutable std::function<void()> after_read;  // once
-  bool exhausted = false;
+  mutable std::function<void()> after_read;   // once
+  bool exhausted = false;                     // for open()
+  int no_list = 0, no_stat = 0, no_read = 0;  // errors
 
  private:
   std::map<pid_t, Process> all_;
@@ -130,7 +138,7 @@ struct Rig {
   void fork(pid_t child, pid_t parent) { table->fork(child, parent, now); }
   void scan() { REQUIRE(table->scan(now)); }
   void track(pid_t pid) { CHECK(table->track(pid, made.at(pid).stat.start_time, *made.open(pid))); }
-  void pass(std::chrono::milliseconds time) {
+  void pass(ProcessTable::Time::duration time) {
     now += time;
     table->let_pass(now);
   }
@@ -742,4 +750,198 @@ TEST_CASE("a process that cannot be followed for want of descriptors is found ag
   rig.made.exhausted = false;
   rig.scan();
   CHECK(rig.told() == Lines{"exec 7 /app"});
+}
+
+TEST_CASE("without descriptors nothing is known of a process, and nothing is told of it until there are some") {
+  Rig rig(1000ms, GENERATE(false, true));
+  const int error = GENERATE(EMFILE, ENFILE, ENOMEM);
+  int MadeUp::*const fails = GENERATE(&MadeUp::no_stat, &MadeUp::no_read, &MadeUp::no_list);
+  rig.made.start(6, "/app").stat.age = 1h;
+  rig.scan();
+  CHECK(rig.told() == Lines{"exec 6 /app"});
+  rig.made.start(7, "/app").stat.age = 1h;
+  SECTION("a scan") {
+    rig.made.*fails = error;
+    rig.scan();
+  }
+  SECTION("an exec") {
+    if (fails == &MadeUp::no_list) return;
+    rig.made.*fails = error;
+    rig.exec(7);
+  }
+  CHECK(rig.told() == Lines{});
+  CHECK(rig.table->take_exhausted());
+  rig.made.*fails = 0;
+  rig.scan();
+  CHECK(rig.told() == Lines{"exec 7 /app"});
+  CHECK_FALSE(rig.table->take_exhausted());
+  CHECK(rig.table->unreadable() == 0);
+  rig.end(7);
+  CHECK(rig.told() == Lines{"exit 7"});
+}
+
+TEST_CASE("a first scan without descriptors is made good by another first scan") {
+  Rig rig;
+  rig.made.start(7, "/app");
+  rig.made.fork(8, 7);
+  rig.made.no_list = EMFILE;
+  rig.scan();
+  CHECK(rig.table->take_exhausted());
+  rig.made.no_list = 0;
+  rig.scan();
+  CHECK(rig.told() == Lines{"exec 7 /app", "exec 8 /app"});
+}
+
+TEST_CASE("that processes cannot be listed for another reason is an error") {
+  Rig rig;
+  rig.made.no_list = EACCES;
+  CHECK_FALSE(rig.table->scan(rig.now));
+  CHECK_FALSE(rig.table->take_exhausted());
+}
+
+TEST_CASE("a process that waits lives on while there are no descriptors to look at it with") {
+  Rig rig(1000ms);
+  int MadeUp::*const fails = GENERATE(&MadeUp::no_stat, &MadeUp::no_read);
+  const bool tracked = GENERATE(false, true);
+  rig.made.start(7, "/app");
+  if (tracked) rig.track(7);
+  rig.exec(7);
+  rig.made.*fails = EMFILE;
+  rig.pass(1000ms);
+  CHECK(rig.told() == Lines{});
+  CHECK(rig.table->take_exhausted());
+  CHECK(rig.table->size() == 1);
+  SECTION("and is told then") {
+    rig.made.*fails = 0;
+    rig.pass(10s);
+    CHECK(rig.told() == Lines{"exec 7 /app"});
+    rig.end(7);
+    CHECK(rig.told() == Lines{"exit 7"});
+  }
+  SECTION("and is told then as what it has executed meanwhile") {
+    rig.made.exec(7, "/app2");
+    rig.pass(10s);
+    CHECK(rig.told() == Lines{});
+    rig.made.*fails = 0;
+    rig.pass(10s);
+    CHECK(rig.told() == Lines{"exec 7 /app2"});
+  }
+  SECTION("and ends without them") {
+    rig.made.end(7);
+    rig.pass(10s);
+    CHECK(rig.told() == (tracked ? Lines{"exit 7"} : Lines{}));
+    CHECK(rig.table->size() == 0);
+  }
+}
+
+TEST_CASE("what a followed process executes without descriptors is told when there are some") {
+  Rig rig;
+  int MadeUp::*const fails = GENERATE(&MadeUp::no_stat, &MadeUp::no_read);
+  rig.made.start(7, "/app");
+  rig.scan();
+  rig.made.*fails = EMFILE;
+  rig.made.exec(7, "/app2");
+  rig.exec(7);
+  rig.made.fork(8, 7);
+  rig.fork(8, 7);
+  rig.table->opened(7, "/etc/plugin");
+  CHECK(rig.table->take_exhausted());
+  CHECK(rig.table->unreadable() == 1);  // what it opened: no scan finds that
+  CHECK(rig.told() == Lines{"exec 7 /app"});
+  rig.made.*fails = 0;
+  rig.scan();
+  CHECK(rig.told() == Lines{"exec 7 /app2", "fork 8 /app2"});
+}
+
+TEST_CASE("where scans are all there is, what could not be followed is looked at again, though it has not changed") {
+  Rig rig(0ms, true);
+  rig.scan();
+  SECTION("a process") { rig.made.start(7, "/app"); }
+  SECTION("a child") {
+    rig.made.start(6, "/app");
+    rig.scan();
+    CHECK(rig.told() == Lines{"exec 6 /app"});
+    rig.made.fork(7, 6);
+  }
+  const std::uint64_t changes = rig.table->changes();
+  rig.made.exhausted = true;
+  rig.scan();
+  rig.scan();
+  CHECK(rig.told() == Lines{});
+  rig.made.exhausted = false;
+  rig.scan();
+  CHECK(rig.told().size() == 1);
+  CHECK(rig.table->changes() == changes + 1);
+  rig.scan();
+  CHECK(rig.told() == Lines{});
+}
+
+TEST_CASE("the last exec of a process that executes faster than it can be read is told") {
+  Rig rig;
+  rig.made.start(7, "/app");
+  int left = 4;
+  std::function<void()> change = [&] {
+    rig.made.exec(7, "/app" + std::to_string(left));
+    if (--left > 0) rig.made.after_read = change;
+  };
+  rig.made.after_read = change;
+  rig.exec(7);
+  CHECK(left == 0);
+  CHECK(rig.told() == Lines{});
+  CHECK(rig.table->unreadable() == 1);
+  SECTION("by its event") { rig.exec(7); }
+  SECTION("by a scan") { rig.scan(); }
+  CHECK(rig.told() == Lines{"exec 7 /app1"});
+  rig.end(7);
+  CHECK(rig.told() == Lines{"exit 7"});
+}
+
+TEST_CASE("waits that were given up are forgotten before their time, the others are not") {
+  Rig rig(24h);
+  rig.made.start(6, "/app");
+  rig.made.start(7, "/app");
+  rig.exec(7);
+  rig.pass(1ms);
+  rig.exec(6);
+  const ProcessTable::Time due = rig.now + 24h;
+  for (int i = 0; i < 2000; ++i) {
+    rig.pass(1ms);
+    rig.made.exec(7, "/script");
+    rig.exec(7);
+    rig.made.exec(7, "/app");
+    rig.exec(7);
+  }
+  CHECK(rig.table->next() == due);
+  rig.pass(due - rig.now);
+  CHECK(rig.told() == Lines{"exec 6 /app"});
+  rig.pass(2s);
+  CHECK(rig.told() == Lines{"exec 7 /app"});
+}
+
+TEST_CASE("the reader of /proc tells a process that is none from one that it has no descriptors for") {
+  // A child, as the limit is of all threads; what it finds is its exit status.
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const ProcessReader& reader = proc_reader();
+    const pid_t own = ::getpid();
+    const FilterSet filters = FilterSet::create({}).value();
+    const auto for_now = [](const auto& result) { return !result && cannot_tell_now(result.error()); };
+    ProcessEvent event;
+    int wrong = 0;
+    const auto expect = [&](bool right, int bit) { wrong |= right ? 0 : bit; };
+    expect(bool(reader.stat(own)) && bool(reader.read(own, filters, event)), 1);
+    const auto none = reader.stat(1 << 30);
+    expect(!none && !cannot_tell_now(none.error()), 2);
+    const rlimit few{3, 3};
+    expect(::setrlimit(RLIMIT_NOFILE, &few) == 0, 4);
+    expect(for_now(reader.stat(own)), 8);
+    expect(for_now(reader.list([](pid_t) {})), 16);
+    expect(for_now(reader.open(own)), 32);
+    expect(for_now(reader.read(own, filters, event)), 64);
+    ::_exit(wrong);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
 }

@@ -20,6 +20,11 @@
 // that are reported, and that are tracked (track()).
 //
 // What cannot be read when it would be reported (it is somebody else's) is not; its exit is, if the kernel told of its exec.
+// Arguments and environment are read from the process's own memory: one that keeps them in a mapped file whose file system does not
+// answer (FUSE, NFS) holds up the detector for as long, for /proc knows no reading with a deadline.
+//
+// Without free descriptors nothing can be looked at: that is logged, what is told already stays told, and once a second all that runs is
+// looked at again until there are some.
 
 #include <sys/types.h>
 #include <chrono>
