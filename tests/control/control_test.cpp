@@ -506,7 +506,7 @@ TEST_CASE("a client that reads nothing costs nothing and disturbs nobody") {
   const Controlled controlled;
   Client slow(controlled.path);
   std::string request = R"({"id":1,"set":{"disabled_keys":[)";
-  for (int i = 0; i < 250; ++i) request += (i != 0 ? ",\"" : "\"") + std::string(200, 'k') + "\"";
+  for (int i = 0; i < 32; ++i) request += (i != 0 ? ",\"" : "\"") + std::string(200, 'k') + "\"";
   CHECK(slow.ask(request + "]}}")["ok"] == true);
   for (;;) {  // until the process takes no more of it
     const std::string ask = "{\"id\":2,\"get\":\"stats\"}\n";

@@ -10,8 +10,8 @@
 #include <unistd.h>
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdint>
@@ -521,7 +521,9 @@ TEST_CASE("a path that is too long for any is refused before anything is done wi
   for (int i = 0; i < 20'000; ++i) parts += "%p";
   for (const char* const name : {"WEIR_CONTROL", "XDG_RUNTIME_DIR"}) {
     CAPTURE(name);
-    Process process({"/bin/sh", "-c", "echo ready; read line"}, {{"WEIR_CONTROL", "1"}, {name, parts}});
+    Process::Environment environment{{name, parts}};
+    environment.emplace("WEIR_CONTROL", "1");
+    Process process({"/bin/sh", "-c", "echo ready; read line"}, environment);
     REQUIRE(process.line(1));
     const auto made = ControlFactory(patience).create(process.pid(), {});
     REQUIRE_FALSE(made);
