@@ -1,19 +1,25 @@
 #include "control/control.hpp"
 
+#include <dirent.h>
 #include <errno.h>
-#include <stdlib.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "activity/fork_mutex.hpp"
 #include "control/request.hpp"
 #include "control/server.hpp"
 #include "control/settings.hpp"
+#include "net/unix_socket.hpp"
 #include "telemetry/fork_handler.hpp"
 #include "text/json.hpp"
 #include "weir/control.hpp"
@@ -56,6 +62,8 @@ struct Control {
   ControlSettings settings;       // in force; of the server's thread while there is one. Written while nobody forks
   std::uint64_t fork = 0;         // `server` is of
   ControlServer* lost = nullptr;  // the parent's
+  // Something may be in force. Set first: in a child that was forked in between, `settings` does not know of it.
+  std::atomic<bool> touched{false};
 
   std::string service, told_service;  // guarded by no_forks()
 
@@ -95,7 +103,36 @@ void at_end() {
   control.stop();
 }
 
+/// Of processes that were killed: removes control-<pid>.sock, and its lock, where nobody has that pid, the lock is free and the
+/// socket refuses. Never throws: what is left there does no harm.
+void remove_stale_siblings(const std::string& directory) noexcept try {
+  constexpr int max_names = 4'096, max_tried = 64;
+  constexpr std::string_view before = "control-", after = ".sock";
+  std::vector<std::string> stale;
+  {
+    const auto no_forks = detail::no_forks();
+    const std::unique_ptr<DIR, int (*)(DIR*)> names(::opendir(directory.c_str()), [](DIR* open) { return ::closedir(open); });
+    if (names == nullptr) return;
+    stale.reserve(max_tried);
+    for (int i = 0; i < max_names && stale.size() < max_tried; ++i) {
+      const dirent* const entry = ::readdir(names.get());
+      if (entry == nullptr) break;
+      const std::string_view name = entry->d_name;
+      if (!name.starts_with(before) || !name.ends_with(after) || name.size() <= before.size() + after.size()) continue;
+      pid_t pid = 0;
+      const char* const end = name.data() + name.size() - after.size();
+      const auto [read, error] = std::from_chars(name.data() + before.size(), end, pid);
+      if (error == std::errc{} && read == end && pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) stale.emplace_back(name);
+    }
+  }
+  for (const std::string& name : stale) {
+    const auto no_forks = detail::no_forks();
+    (void)net::UnixListener::bind(directory + "/" + name);  // replaces no other than a stale one of ours; and removes its own
+  }
+} catch (const std::bad_alloc&) {}
+
 Result<void> Control::start(ControlOptions options) {
+  const bool usual = options.socket.empty() && !is_path(variable("WEIR_CONTROL"));
   if (options.socket.empty())
     options.socket = is_path(variable("WEIR_CONTROL")) ? variable("WEIR_CONTROL") : control_socket_path(::getpid());
   {
@@ -107,6 +144,7 @@ Result<void> Control::start(ControlOptions options) {
       with_pid(std::move(options.socket)), greeting(), [this](std::string_view line) { return answer(line); }, logger);
   if (!started) return std::move(started).error();
   server = std::move(*started);
+  if (usual) remove_stale_siblings(default_socket_directory());
   static const bool registered = std::atexit(at_end) == 0 && ::at_quick_exit(at_end) == 0;  // without room a socket file stays
   (void)registered;
   return {};
@@ -140,6 +178,7 @@ Answer Control::answer(std::string_view line) {
   std::string& out = answer.line;
   request.id ? detail::append_integer(out, *request.id) : void(out += "null");
   if (problems.empty() && request.has_set) {
+    touched.store(true, std::memory_order_relaxed);
     if (apply(wanted))
       keep(std::move(wanted));
     else
@@ -200,7 +239,9 @@ void disable_control() noexcept {
   control::Control& control = control::the_control();
   const std::lock_guard lock(control.mutex);
   control.stop();
-  if (!control.settings.empty() && control::apply({})) control.keep({});
+  if (!control.touched.load(std::memory_order_relaxed) || !control::apply({})) return;
+  control.keep({});
+  control.touched.store(false, std::memory_order_relaxed);
 }
 
 std::string control_socket() {

@@ -1,10 +1,10 @@
 #include "control/server.hpp"
 
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 
 #include <cerrno>
+#include <chrono>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -14,7 +14,7 @@ namespace weir::inline v0::control {
 namespace {
 
 constexpr int most_at_once = 16;     // connections, before those that are there get their turn
-constexpr int exhausted_wait = 100;  // ms, until the next try to accept
+constexpr int exhausted_wait = 100;  // ms, until the next try to accept, or to do without poll
 
 }  // namespace
 
@@ -72,26 +72,39 @@ void ControlServer::in_child() noexcept {
 
 void ControlServer::run() noexcept {
   while (!stop_.load(std::memory_order_relaxed)) {
-    std::array<pollfd, 2 + max_connections> entries{};
-    entries[0] = {wake_->fd(), POLLIN, 0};
-    entries[1] = {listening_ && !exhausted_ ? listener_.fd() : -1, POLLIN, 0};
-    for (std::size_t i = 0; i < connections_.size(); ++i) {
-      const Connection& connection = connections_[i];
-      entries[2 + i] = {connection.fd.get(), static_cast<short>(connection.output.empty() ? POLLIN : POLLOUT), 0};
+    std::array<pollfd, 2 + max_connections> entries{};  // no more than there are: poll refuses more than RLIMIT_NOFILE
+    std::array<Connection*, max_connections> connected{};
+    nfds_t used = 0;
+    for (Connection& connection : connections_) {
+      if (!connection.fd) continue;
+      connected[used] = &connection;
+      entries[used++] = {connection.fd.get(), static_cast<short>(connection.output.empty() ? POLLIN : POLLOUT), 0};
     }
-    const int ready = ::poll(entries.data(), entries.size(), exhausted_ ? exhausted_wait : -1);
+    const nfds_t clients = used;
+    entries[used++] = {wake_->fd(), POLLIN, 0};
+    if (listening_ && !exhausted_) entries[used++] = {listener_.fd(), POLLIN, 0};
+    const int ready = ::poll(entries.data(), used, exhausted_ ? exhausted_wait : -1);
     exhausted_ = false;
-    if (ready <= 0) continue;
-    for (std::size_t i = 0; i < connections_.size(); ++i) {
-      if (entries[2 + i].revents == 0) continue;
+    if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+    if (ready < 0) wait_without_poll(std::span(entries).first(used));
+    for (nfds_t i = 0; i < clients; ++i) {
+      if (entries[i].revents == 0) continue;
       bool lives = false;
       try {
-        lives = serve(connections_[i]);
+        lives = serve(*connected[i]);
       } catch (const std::bad_alloc&) {}
-      if (!lives) close(connections_[i]);
+      if (!lives) close(*connected[i]);
     }
-    if (entries[1].revents != 0) accept_all();
+    if (used == clients + 2 && entries[clients + 1].revents != 0) accept_all();
   }
+}
+
+/// poll has failed, most likely because the program has lowered RLIMIT_NOFILE. Looks at everything, now and then.
+void ControlServer::wait_without_poll(std::span<pollfd> entries) noexcept {
+  if (!std::exchange(warned_, true))
+    logger_.log(Logger::Level::warning, "the control socket answers slowly from now on: poll fails, perhaps for a low RLIMIT_NOFILE");
+  std::this_thread::sleep_for(std::chrono::milliseconds(exhausted_wait));
+  for (pollfd& entry : entries) entry.revents = entry.events;
 }
 
 void ControlServer::accept_all() {

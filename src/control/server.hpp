@@ -2,6 +2,7 @@
 // ControlServer: the thread that answers on a control socket. One line in, one line out, in order; a connection is not read while its
 // answer waits to be taken, so that what nobody reads costs one answer of memory.
 
+#include <poll.h>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -62,6 +64,7 @@ class ControlServer final : private detail::ForkHandler {
 
   void in_child() noexcept override;
   void run() noexcept;
+  void wait_without_poll(std::span<pollfd> entries) noexcept;
   void accept_all();
   Connection* place_for_one_more() noexcept;
   void refuse(net::Fd fd) noexcept;
@@ -78,7 +81,7 @@ class ControlServer final : private detail::ForkHandler {
   net::BufferBudget budget_{max_connections * max_line};
   std::array<Connection, max_connections> connections_;
   std::uint64_t accepted_ = 0;
-  bool listening_ = true, exhausted_ = false;
+  bool listening_ = true, exhausted_ = false, warned_ = false;
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };

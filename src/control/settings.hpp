@@ -22,8 +22,8 @@ struct ControlSettings {
   bool empty() const noexcept { return !sampling && !log_level && disabled_operations.empty() && disabled_keys.empty(); }
 };
 
-/// Patterns of one list, and bytes of each (detail::Glob::max_bytes, stars not counted).
-inline constexpr std::size_t max_patterns = 256, max_pattern_bytes = 512;
+/// Patterns of one list, each tried on every new key or type; and bytes of each (detail::Glob::max_bytes, stars not counted).
+inline constexpr std::size_t max_patterns = 32, max_pattern_bytes = 512;
 
 /// Of each key that makes no sense, why. Throws std::bad_alloc.
 using Problems = std::vector<std::pair<std::string, std::string>>;

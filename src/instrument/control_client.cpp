@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -26,6 +27,7 @@ using nlohmann::json;
 
 constexpr std::size_t max_answer = 4u << 20;     // bytes
 constexpr std::size_t max_proc_file = 8u << 20;  // bytes: environments may be large
+constexpr std::size_t max_words = 1u << 10;      // bytes of what a process says in an error
 constexpr int look_again = 20;                   // ms
 
 std::string named(pid_t pid) { return "process " + std::to_string(pid); }
@@ -77,6 +79,42 @@ std::vector<std::string> status_fields(std::string_view status, std::string_view
   return fields;
 }
 
+/// Nobody runs in it any more; one whose first thread alone has ended still does.
+bool has_ended(std::string_view status) {
+  const std::vector<std::string> state = status_fields(status, "State"), threads = status_fields(status, "Threads");
+  return !state.empty() && (state[0] == "Z" || state[0] == "X") && (threads.empty() || threads[0] == "0" || threads[0] == "1");
+}
+
+/// The user `uid`, a number as we see it, as the process sees it. As it is, if its user namespace is ours or does not have that user.
+std::string inner_uid(pid_t pid, std::string uid) {
+  std::array<char, 64> ours{}, theirs{};
+  const std::string path = "/proc/" + std::to_string(pid) + "/ns/user";
+  if (::readlink("/proc/self/ns/user", ours.data(), ours.size()) <= 0 || ::readlink(path.c_str(), theirs.data(), theirs.size()) <= 0 ||
+      ours == theirs) {
+    return uid;
+  }
+  const Result<std::string> map = read_proc(pid, "uid_map");
+  std::uint64_t outer = 0;
+  if (!map || std::from_chars(uid.data(), uid.data() + uid.size(), outer).ec != std::errc{}) return uid;
+  // Lines of three numbers: the first inside, the first as we see it, how many.
+  std::array<std::uint64_t, 3> range{};
+  std::size_t field = 0;
+  const char *at = map->data(), *const end = at + map->size();
+  while (at != end) {
+    if (*at == ' ' || *at == '\n') {
+      ++at;
+      continue;
+    }
+    const auto [next, error] = std::from_chars(at, end, range[field]);
+    if (error != std::errc{}) return uid;
+    at = next;
+    if (++field != range.size()) continue;
+    field = 0;
+    if (outer >= range[1] && outer - range[1] < range[2]) return std::to_string(range[0] + (outer - range[1]));
+  }
+  return uid;
+}
+
 bool is_true(std::string_view value) {
   std::string lower(value);
   std::transform(lower.begin(), lower.end(), lower.begin(),
@@ -112,15 +150,26 @@ Result<net::Fd> connect_to(const std::string& path) {
   return net::connect_unix("/proc/self/fd/" + std::to_string(there.get()));
 }
 
+/// No more of a process's words than people read.
+std::string clipped(std::string_view text) {
+  if (text.size() <= max_words) return std::string(text);
+  std::size_t end = max_words;
+  for (int i = 0; i < 3 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80; ++i) --end;  // not inside a UTF-8 character
+  return std::string(text.substr(0, end)) + "…";
+}
+
+std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
 /// Keys with why, as one text.
 std::string joined(const json& errors) {
+  if (!errors.is_object()) return clipped(dumped(errors));
   std::string text;
-  if (!errors.is_object()) return errors.dump(-1, ' ', false, json::error_handler_t::replace);
   for (const auto& [key, why] : errors.items()) {
+    if (text.size() > max_words) break;
     if (!text.empty()) text += "; ";
-    text += key + ": " + (why.is_string() ? why.get<std::string>() : why.dump(-1, ' ', false, json::error_handler_t::replace));
+    text += clipped(key) + ": " + clipped(why.is_string() ? why.get_ref<const std::string&>() : dumped(why));
   }
-  return text;
+  return clipped(text);
 }
 
 std::optional<json> parsed(std::string_view line) {
@@ -135,6 +184,7 @@ std::optional<json> parsed(std::string_view line) {
 Result<ControlPlace> find_control_socket(pid_t pid, const std::string& directory) {
   const Result<std::string> status = read_proc(pid, "status");
   if (!status) return status.error();
+  if (has_ended(*status)) return error_of(std::errc::no_such_process, named(pid) + " has ended");
   const Result<std::string> environment = read_proc(pid, "environ");
   if (!environment && directory.empty()) return environment.error();
   const std::string_view variables = environment ? std::string_view(*environment) : std::string_view{};
@@ -143,14 +193,20 @@ Result<ControlPlace> find_control_socket(pid_t pid, const std::string& directory
 
   const std::string wanted = variable(variables, "WEIR_CONTROL");
   const bool names_path = directory.empty() && wanted.substr(0, 1) == "/";
+  const auto too_long = [&](const char* name) {
+    return error_of(std::errc::filename_too_long, named(pid) + " has a " + name + " in its environment that is too long for a path");
+  };
   std::string path = directory;
   if (names_path) {
+    if (wanted.size() >= PATH_MAX) return too_long("WEIR_CONTROL");
     path = wanted;
     for (std::size_t at = 0; (at = path.find("%p", at)) != path.npos;) path.replace(at, 2, inner_pid);
   } else {
     if (path.empty()) {
       const std::string runtime = variable(variables, "XDG_RUNTIME_DIR");
-      path = runtime.substr(0, 1) == "/" ? runtime + "/weir" : "/tmp/weir-" + (uids.size() > 1 ? uids[1] : std::to_string(::geteuid()));
+      if (runtime.size() >= PATH_MAX) return too_long("XDG_RUNTIME_DIR");
+      path = runtime.substr(0, 1) == "/" ? runtime + "/weir"
+                                         : "/tmp/weir-" + (uids.size() > 1 ? inner_uid(pid, uids[1]) : std::to_string(::geteuid()));
     }
     path += "/control-" + inner_pid + ".sock";
   }
@@ -197,7 +253,9 @@ Result<std::unique_ptr<ControlClient>> ControlClient::connect(pid_t pid, const s
     if (Clock::now() >= deadline)
       return error_of(std::errc::timed_out, named(pid) + " takes no connection at " + place->path + " in time; is it stopped?");
     pollfd entry{cancel != nullptr ? cancel->fd() : -1, POLLIN, 0};
-    if (::poll(&entry, 1, look_again) == 1) return error_of(std::errc::operation_canceled, "closed");
+    const int ready = ::poll(&entry, 1, look_again);
+    if (ready < 0 && errno != EINTR) return system_error(errno, "poll");
+    if (ready > 0) return error_of(std::errc::operation_canceled, "closed");
   }
 }
 
@@ -211,7 +269,7 @@ Result<void> ControlClient::greeted(Deadline deadline) {
     return error_of(std::errc::protocol_error, named(pid_) + " does not speak as a control socket does");
   if (said->value("version", json()) != 1) {
     return error_of(std::errc::protocol_not_supported,
-                    named(pid_) + " speaks version " + said->value("version", json()).dump(-1, ' ', false, json::error_handler_t::replace) +
+                    named(pid_) + " speaks version " + clipped(dumped(said->value("version", json()))) +
                         " of the control socket, and this is version 1: use the same weir on both sides");
   }
   return {};
@@ -249,13 +307,13 @@ Result<std::string> ControlClient::line(Deadline deadline) {
       return line;
     }
     if (received_.size() > max_answer) return error_of(std::errc::message_size, named(pid_) + " answers with too long a line");
+    // Before each part: one that never stops sending ends neither the time nor the wish to close.
+    if (auto waited = wait(POLLIN, deadline); !waited) return std::move(waited).error();
     std::array<char, 16384> part;
     const ssize_t size = net::receive_some(fd_.get(), part.data(), part.size());
     if (size > 0) {
       received_.append(part.data(), static_cast<std::size_t>(size));
-    } else if (size == -EAGAIN) {
-      if (auto waited = wait(POLLIN, deadline); !waited) return std::move(waited).error();
-    } else {
+    } else if (size != -EAGAIN) {
       return error_of(std::errc::connection_reset, named(pid_) + " has closed its control socket");
     }
   }

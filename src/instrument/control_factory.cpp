@@ -39,6 +39,9 @@ class ControlledProcess final : public Instrumentation {
     auto connected = ControlClient::connect(pid_, options_.directory, bounded(options_.timeout), &closed_);
     if (!connected) return std::move(connected).error();
     const std::shared_ptr<ControlClient> client(std::move(*connected));
+    // Who listens has the pid; as long as ours has not ended, that is ours.
+    if (pollfd process{process_.get(), POLLIN, 0}; net::uninterrupted([&] { return ::poll(&process, 1, 0); }) > 0)
+      return Error{std::make_error_code(std::errc::no_such_process), "process " + std::to_string(pid_) + " has ended"};
     Status status{{"socket", std::nullopt}, {"configuration", std::nullopt}};
     bool refused = false;
     if (auto set = apply(*client, initial_, refused); !set) {

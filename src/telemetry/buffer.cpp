@@ -60,6 +60,14 @@ bool TableBuffer::matches_disabled(std::string_view key) const noexcept {
   return false;
 }
 
+/// is_disabled, without asking the patterns again about a key that is known.
+bool TableBuffer::refuses(std::string_view key) const {
+  if (matching_disabled_.empty()) [[likely]]
+    return is_disabled(key);
+  if (const auto entry = entries_.find(key); entry != entries_.end()) return entry->second->disabled;
+  return values_.find(key) == values_.end() && is_disabled(key);
+}
+
 bool TableBuffer::room_for(std::size_t bytes) {
   if (items_ < options_.max_items && bytes + item_bytes <= options_.max_bytes && bytes_ <= options_.max_bytes - bytes - item_bytes)
     return true;
@@ -181,7 +189,7 @@ void TableBuffer::add_slowly(std::string_view key, std::int64_t amount) noexcept
   bool conflict = false;
   WEIR_TRY {
     BufferLock lock(mutex_);
-    if (!instance_.valid() || is_disabled(key)) return;
+    if (!instance_.valid() || refuses(key)) return;
     TableEntry* const entry = find_or_make(NumberKind::counter, key, {}, cell_keys_ < max_cell_keys, conflict);
     if (entry != nullptr && claim(*entry)) {
       entry->add(amount);
@@ -231,7 +239,7 @@ void TableBuffer::put(Put kind, std::string_view key, std::string_view subkey, T
   bool conflict = false;
   WEIR_TRY {
     BufferLock lock(mutex_);
-    if (!instance_.valid() || is_disabled(key)) return;
+    if (!instance_.valid() || refuses(key)) return;
     put_value(kind, key, subkey, value, conflict);
   }
   WEIR_CATCH_ALL { refused_.fetch_add(1, std::memory_order_relaxed); }

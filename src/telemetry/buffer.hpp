@@ -127,12 +127,13 @@ class TableBuffer final : public Buffer, private ForkMember {
                                max_remembered_bytes = 256;
   static constexpr unsigned max_failures = 100;
 
-  // The mutex is held.
+  // The mutex is held; for the first three the take mutex will do.
   bool governed(const Keys& keys, std::string_view key) const;
   bool is_disabled(std::string_view key) const {
     return governed(local_disabled_, key) || governed(remote_disabled_, key) || matches_disabled(key);
   }
   bool matches_disabled(std::string_view key) const noexcept;
+  bool refuses(std::string_view key) const;
   bool counted(const TableEntry& entry) const { return entry.pinned || entry.cycle == cycle_; }
   bool room_for(std::size_t bytes);
   void occupy(std::size_t bytes) { ++items_, bytes_ += bytes + item_bytes; }
@@ -183,7 +184,7 @@ class TableBuffer final : public Buffer, private ForkMember {
   Values values_;
   bool forked_ = false;                    // the values are the parent's
   std::atomic<std::uint64_t> refused_{0};  // in signal handlers at a bad moment, or without memory
-  Keys local_disabled_, remote_disabled_;
+  Keys local_disabled_, remote_disabled_;  // these and the next change only while the take mutex is held, too
   std::vector<Glob> matching_disabled_;
   std::set<std::uint64_t> logged_;  // hashes of keys
   TelemetryStats stats_;

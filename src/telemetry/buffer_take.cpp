@@ -94,7 +94,7 @@ Payload TableBuffer::take(bool keep) {
       const auto other = entries_.find(entry->key);
       const bool numbers = other != entries_.end(), barred = numbers && other->second->pinned;
       const bool waits = barred || (numbers && other->second->cycle == cycle_) || values_.find(entry->key) != values_.end();
-      readings.push_back({entry, false, is_disabled(entry->key) || !keep, waits, barred, is_idle(*entry), true});
+      readings.push_back({entry, false, entry->disabled || !keep, waits, barred, is_idle(*entry), true});
     }
     leaving_ = nullptr;  // retire() puts back who has to stay
     values.swap(values_);
@@ -232,7 +232,7 @@ void TableBuffer::merge_back(Payload payload) noexcept {
     WEIR_TRY {
       std::lock_guard taking(taking_);
       BufferLock lock(mutex_);
-      if (!instance_.valid() || is_disabled(item.key)) continue;
+      if (!instance_.valid() || refuses(item.key)) continue;
       drop_inherited_values();
       const std::size_t index = item.data.index();
       if (index <= 2) {
@@ -313,33 +313,50 @@ void TableBuffer::merge_value(const std::string& key, const TelemetryData& data,
   }
 }
 
-/// `change` changes what is disabled, with the mutex held; what follows of it is done here. Throws std::bad_alloc, before that.
+/// `change` changes what is disabled, with both locks held; what follows of it is done here. Throws std::bad_alloc, before that.
 template <class Change>
 void TableBuffer::change_disabled(Change change) {
+  struct Known {
+    std::string_view key;
+    TableEntry* entry;  // nullptr: a value's key
+    bool disabled;
+  };
   const auto scratch = std::make_unique<Scratch>();
+  std::vector<Known> known;
   std::vector<TableEntry*> changed;
   std::lock_guard taking(taking_);
   {
     BufferLock lock(mutex_);
-    changed.reserve(entries_.size());
-    change();
     drop_inherited_values();
-    for (auto value = values_.begin(); value != values_.end();) {
-      if (!is_disabled(value->first)) {
-        ++value;
+    std::size_t entries = entries_.size();
+    for (const TableEntry* entry = leaving_; entry != nullptr; entry = entry->next_leaving) ++entries;
+    changed.reserve(entries);
+    known.reserve(entries + values_.size());
+    change();
+    for (const auto& [key, entry] : entries_) known.push_back({key, entry, false});
+    for (TableEntry* entry = leaving_; entry != nullptr; entry = entry->next_leaving) known.push_back({entry->key, entry, false});
+    for (const auto& [key, data] : values_) known.push_back({key, nullptr, false});
+  }
+  // Long, and nobody waits for it: none of these goes away, nor does what is disabled change, while the take mutex is held; and keys
+  // that come meanwhile are asked about as they come.
+  for (Known& each : known) each.disabled = is_disabled(each.key);
+  {
+    BufferLock lock(mutex_);
+    for (const Known& each : known) {
+      if (each.entry == nullptr) {
+        if (const auto value = each.disabled ? values_.find(each.key) : values_.end(); value != values_.end()) {
+          drop_value(value->first, value->second);
+          values_.erase(value);
+        }
         continue;
       }
-      drop_value(value->first, value->second);
-      value = values_.erase(value);
-    }
-    for (auto& [key, entry] : entries_) {
-      const bool now = is_disabled(key);
-      if (now == std::exchange(entry->disabled, now)) continue;
-      if (now && !entry->pinned && entry->cycle == cycle_) {
-        entry->cycle = 0;
-        release(entry->key.size());
+      TableEntry& entry = *each.entry;
+      if (each.disabled == std::exchange(entry.disabled, each.disabled)) continue;
+      if (each.disabled && !entry.pinned && entry.cycle == cycle_) {
+        entry.cycle = 0;
+        release(entry.key.size());
       }
-      changed.push_back(entry);
+      changed.push_back(&entry);
     }
     next_epoch();
   }

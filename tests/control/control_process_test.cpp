@@ -1,6 +1,8 @@
 // A process of its own under control: where its socket comes from and goes, and spans that reach a collector meanwhile.
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -176,6 +178,41 @@ TEST_CASE("quick_exit leaves nothing behind; who is killed leaves what the next 
   (void)greeted(path);
   (void)next.end();
   CHECK_FALSE(is_there(path));
+}
+
+TEST_CASE("what killed processes have left in the usual directory goes when the next one starts, and nothing else") {
+  const ScratchDir dir;
+  const Process::Environment usual{{"WEIR_CONTROL", "1"}, {"XDG_RUNTIME_DIR", dir.path()}};
+  Program living(usual, ""), killed(usual, "");
+  killed.process().signal(SIGKILL);
+  (void)killed.process().wait();
+  REQUIRE(is_there(killed.socket));
+  REQUIRE(is_there(killed.socket + ".lock"));
+  // Of pids that nobody has: there are fewer.
+  const auto path_of = [&](const std::string& pid) { return dir / ("weir/control-" + pid + ".sock"); };
+  const std::string link = path_of("1999999991"), file = path_of("1999999992"), other = path_of("here"), heard = path_of("1999999993");
+  REQUIRE(::symlink(killed.socket.c_str(), link.c_str()) == 0);
+  { std::ofstream(file) << "x"; }
+  { std::ofstream(other) << "x"; }
+  const auto listener = net::UnixListener::bind(heard);
+  REQUIRE(listener);
+  {
+    Program elsewhere({{"WEIR_CONTROL", dir / "weir/elsewhere.sock"}, {"XDG_RUNTIME_DIR", dir.path()}}, "");
+    CHECK(is_there(killed.socket));
+    (void)elsewhere.end();
+  }
+  Program next(usual, "");
+  CHECK_FALSE(is_there(killed.socket));
+  CHECK_FALSE(is_there(killed.socket + ".lock"));
+  struct stat status {};
+  CHECK(::lstat(link.c_str(), &status) == 0);
+  CHECK(is_there(file));
+  CHECK(is_there(other));
+  CHECK(net::is_live(heard));
+  (void)greeted(living.socket);
+  (void)greeted(next.socket);
+  (void)living.end();
+  (void)next.end();
 }
 
 TEST_CASE("spans that reach the collector follow the sampling of the moment, and none is lost") {

@@ -2,8 +2,10 @@
 #include "weir/control.hpp"
 
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -457,12 +459,12 @@ TEST_CASE("a configuration with a mistake changes nothing, and each mistake is n
     CHECK(names({{"sampling", wrong}}) == Keys{"sampling"});
   }
   for (const json& wrong : {json(nullptr), json({"a", 1}), json({{"a", "b"}}), json({json::array({"a"})}), json({"a", nullptr}), json({""}),
-                            json({long_pattern}), json(std::vector<std::string>(257, "a"))}) {
+                            json({long_pattern}), json(std::vector<std::string>(33, "a"))}) {
     CAPTURE(wrong.dump());
     CHECK(names({{"disabled_keys", wrong}}) == Keys{"disabled_keys"});
     CHECK(names({{"log_level", "debug"}, {"disabled_operations", wrong}}) == Keys{"disabled_operations"});
   }
-  client.must_set({{"disabled_keys", std::vector<std::string>(256, "a*")}});
+  client.must_set({{"disabled_keys", std::vector<std::string>(32, "a*")}});
 }
 
 TEST_CASE("what is no request is answered, and the client may go on") {
@@ -508,7 +510,7 @@ TEST_CASE("a client that reads nothing costs nothing and disturbs nobody") {
   const Controlled controlled;
   Client slow(controlled.path);
   std::string request = R"({"id":1,"set":{"disabled_keys":[)";
-  for (int i = 0; i < 250; ++i) request += (i != 0 ? ",\"" : "\"") + std::string(200, 'k') + "\"";
+  for (int i = 0; i < 32; ++i) request += (i != 0 ? ",\"" : "\"") + std::string(200, 'k') + "\"";
   CHECK(slow.ask(request + "]}}")["ok"] == true);
   for (;;) {  // until the process takes no more of it
     const std::string ask = "{\"id\":2,\"get\":\"stats\"}\n";
@@ -547,6 +549,65 @@ TEST_CASE("clients that ask for nothing make room for those that do, who keep th
     return line && json::parse(*line).contains("weir");
   }));
   first.must_set(json::object());
+}
+
+TEST_CASE("a limit of descriptors below those in use keeps nobody from being answered") {
+  const Controlled controlled;
+  Client first(controlled.path), second(controlled.path), third(controlled.path);
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const auto limit = [&](rlim_t to) {
+    const rlimit limited{to, before.rlim_max};
+    return ::setrlimit(RLIMIT_NOFILE, &limited) == 0;
+  };
+  REQUIRE(limit(1));
+  for (Client* const client : {&first, &second, &third}) client->must_set({{"sampling", 0.5}});
+  for (Client* const client : {&first, &second, &third}) client->must_set(json::object());
+  third.socket.close();
+  first.must_set(json::object());
+  REQUIRE(limit(before.rlim_cur));
+  CHECK(Client(controlled.path).stats()["settings"]["sampling"] == nullptr);
+}
+
+TEST_CASE("keys that are made meanwhile are disabled, too, when the answer has come") {
+  const Controlled controlled;
+  Client client(controlled.path);
+  Service service;
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&stop] {
+      for (unsigned n = 0; !stop; ++n) {
+        const std::string number = std::to_string(n % 500);
+        telemetry().increment("a.count." + number);
+        telemetry().set("a.value." + number, n);
+        telemetry().increment("b.count." + number);
+      }
+    });
+  }
+  const auto has = [](const Payload& payload, std::string_view start) {
+    return std::any_of(payload.items.begin(), payload.items.end(),
+                       [&](const auto& item) { return std::string_view(item.key).starts_with(start); });
+  };
+  for (int i = 0; i < 30; ++i) {
+    CAPTURE(i);
+    client.must_set({{"disabled_keys", {"x", "a.*"}}});
+    CHECK_FALSE(has(telemetry().take(), "a."));
+    CHECK(eventually([&] { return has(telemetry().take(), "b."); }));
+    CHECK_FALSE(has(telemetry().take(), "a."));
+    client.must_set({{"disabled_keys", {"a.c*", "y"}}});
+    CHECK(eventually([&] { return has(telemetry().take(), "a.v"); }));
+    CHECK_FALSE(has(telemetry().take(), "a.c"));
+    client.must_set(json::object());
+    CHECK(eventually([&] {
+      const Payload payload = telemetry().take();
+      return has(payload, "a.c") && has(payload, "a.v") && has(payload, "b.c");
+    }));
+  }
+  stop = true;
+  for (std::thread& each : threads) each.join();
+  (void)telemetry().take();
+  CHECK(telemetry().stats().items <= telemetry().take().items.size());  // what was dropped is off the account
 }
 
 TEST_CASE("it is changed while spans, operations, lines and counts are made") {

@@ -1,13 +1,21 @@
 // The factory of Distribution{"cpp", "weir"}: finding control sockets, and what an instrumentation does with one.
 #include "weir/instrument/control_factory.hpp"
 
+#include <fcntl.h>
+#include <linux/sched.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -15,6 +23,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -65,6 +74,7 @@ class Program {
   Process process_;
 };
 
+const ControlFactoryOptions patience{.timeout = 60s};
 const Process::Environment under_control{{"WEIR_CONTROL", "1"}};
 
 Settings with(Config config) { return {.initial_config = std::move(config)}; }
@@ -112,6 +122,7 @@ class Impostor {
     }));
     return LineSocket(std::move(accepted.peer.fd));
   }
+  int fd() const { return listener_.fd(); }
 
  private:
   net::UnixListener listener_;
@@ -124,7 +135,7 @@ bool says(const Error& error, const std::string& part) { return error.message.fi
 
 TEST_CASE("a process is given a configuration, another one while it runs, and keeps the last") {
   Program program(under_control);
-  ControlFactory factory;
+  ControlFactory factory(patience);
   const auto instrumentation = created(factory, program.pid(), {{"sampling", 0.25}, {"disabled_keys", std::vector<std::string>{"http.*"}}});
   const auto status = instrumentation->load();
   REQUIRE(status);
@@ -170,7 +181,7 @@ TEST_CASE("a process is given a configuration, another one while it runs, and ke
 
 TEST_CASE("an initial configuration that the process refuses is told, and a better one may follow") {
   Program program(under_control);
-  ControlFactory factory;
+  ControlFactory factory(patience);
   const auto instrumentation = created(factory, program.pid(), {{"nonsense", true}});
   const auto status = instrumentation->load();
   REQUIRE(status);
@@ -184,7 +195,7 @@ TEST_CASE("an initial configuration that the process refuses is told, and a bett
 
 TEST_CASE("run ends when it is stopped, and without error when the process ends; a socket that is closed is an error") {
   Program program(under_control);
-  ControlFactory factory;
+  ControlFactory factory(patience);
   const auto instrumentation = created(factory, program.pid());
   CHECK_FALSE(instrumentation->run(StopToken()));  // before load
   REQUIRE(instrumentation->load());
@@ -287,7 +298,7 @@ TEST_CASE("a process that is stopped makes calls fail in time, and goes on where
 
 TEST_CASE("a process without a control socket is not applicable, and the error says what would help") {
   Program program({});
-  ControlFactory factory;
+  ControlFactory factory(patience);
   const auto made = factory.create(program.pid(), {});
   REQUIRE_FALSE(made);
   CHECK(made.error().code == InstrumentErrc::not_applicable);
@@ -312,17 +323,17 @@ TEST_CASE("a socket is found where the process's environment says, or where the 
   const ScratchDir dir;
   Program named({{"WEIR_CONTROL", dir / "%p.sock"}});
   CHECK(named.socket == dir / (std::to_string(named.pid()) + ".sock"));
-  ControlFactory factory;
+  ControlFactory factory(patience);
   CHECK(statistics(factory, named.pid())["pid"] == named.pid());
 
   Program usual(under_control);
   const std::string directory = usual.socket.substr(0, usual.socket.rfind('/'));
-  CHECK(statistics(ControlFactory({.directory = directory}), usual.pid())["pid"] == usual.pid());
+  CHECK(statistics(ControlFactory({.directory = directory, .timeout = 60s}), usual.pid())["pid"] == usual.pid());
   CHECK_FALSE(ControlFactory({.directory = dir.path(), .timeout = 50ms}).statistics(usual.pid()));
 
   const std::string far = dir.path() + "/" + std::string(100, 'd');  // by another name, too long for an address
   REQUIRE(::symlink(directory.c_str(), far.c_str()) == 0);
-  CHECK(statistics(ControlFactory({.directory = far}), usual.pid())["pid"] == usual.pid());
+  CHECK(statistics(ControlFactory({.directory = far, .timeout = 60s}), usual.pid())["pid"] == usual.pid());
   named.end();
   usual.end();
 }
@@ -343,7 +354,7 @@ TEST_CASE("a process in a container is found by its own root and pid") {
   std::ifstream children("/proc/" + outer + "/task/" + outer + "/children");
   pid_t pid = 0;
   REQUIRE(children >> pid);
-  ControlFactory factory;
+  ControlFactory factory(patience);
   const json said = statistics(factory, pid);
   CHECK(said["pid"] == 1);
   const auto instrumentation = created(factory, pid, {{"sampling", 0.5}});
@@ -351,6 +362,24 @@ TEST_CASE("a process in a container is found by its own root and pid") {
   INFO((status ? "" : status.error().message));
   REQUIRE(status);
   CHECK(statistics(factory, pid)["sampling"] == "parent_based(ratio(0.5))");
+  unshared.close(0);
+  CHECK(unshared.wait() == 0);
+}
+
+TEST_CASE("a process of another user namespace is found in the directory of the user that it is there") {
+  const std::string inside =
+      "mount -t tmpfs none /tmp && exec /usr/bin/unshare --user --map-user=1234 '" WEIR_CONTROL_PROGRAM "' /tmp/collector.sock";
+  Process unshared({"/usr/bin/unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", inside},
+                   {{"WEIR_CONTROL", "1"}, {"XDG_RUNTIME_DIR", ""}, {"WEIR_DISABLED", ""}, {"OTEL_SDK_DISABLED", ""}});
+  const auto ready = unshared.line(1);
+  if (!ready) {
+    (void)unshared.wait();
+    WARN("not tested, for want of namespaces: " << unshared.err());
+    return;
+  }
+  CHECK(*ready == "ready /tmp/weir-1234/control-" + std::to_string(unshared.pid()) + ".sock");
+  ControlFactory factory(patience);
+  CHECK(statistics(factory, unshared.pid())["pid"] == unshared.pid());
   unshared.close(0);
   CHECK(unshared.wait() == 0);
 }
@@ -386,7 +415,7 @@ TEST_CASE("whoever listens in the place of a process is left alone") {
   const ScratchDir dir;
   Program program({});
   Impostor impostor(dir / ("control-" + std::to_string(program.pid()) + ".sock"));
-  ControlFactory factory({.directory = dir.path()});
+  ControlFactory factory({.directory = dir.path(), .timeout = 60s});
   const auto loaded = created(factory, program.pid())->load();
   REQUIRE_FALSE(loaded);
   CHECK(loaded.error().code == std::errc::operation_not_permitted);
@@ -428,9 +457,151 @@ TEST_CASE("a process that speaks otherwise is an error that says so") {
   CHECK(error_after(std::string(5u << 20, 'x')).code == std::errc::message_size);
 }
 
+TEST_CASE("a process that never stops sending outlives neither the timeout nor a close") {
+  const ScratchDir dir;
+  Impostor impostor(own_socket(dir));
+  std::atomic<bool> stop{false};
+  std::atomic<int> streaming{0};
+  auto streams = std::async(std::launch::async, [&] {
+    LineSocket client = impostor.accept();
+    std::string late;
+    for (int i = 0; i < 1000; ++i) late += "{\"id\":77}\n";
+    (void)client.send("{\"weir\":\"control\",\"version\":1}\n");
+    for (std::string_view left = late; !stop;) {  // without a pause: there is always more to read
+      const ssize_t sent = net::send_some(client.fd(), left.data(), left.size());
+      if (sent < 0 && sent != -EAGAIN) break;
+      if (sent > 0) left.remove_prefix(static_cast<std::size_t>(sent)), ++streaming;
+      if (left.empty()) left = late;
+    }
+  });
+  SECTION("timeout") {
+    ControlFactory factory({.directory = dir.path(), .timeout = 500ms});
+    auto asking = std::async(std::launch::async, [&] { return factory.statistics(::getpid()); });
+    CHECK(asking.wait_for(60s) == std::future_status::ready);
+    stop = true;
+    const auto got = asking.get();
+    REQUIRE_FALSE(got);
+    CHECK(got.error().code == std::errc::timed_out);
+  }
+  SECTION("close") {
+    ControlFactory factory({.directory = dir.path(), .timeout = 1h});
+    const auto instrumentation = created(factory, ::getpid());
+    auto loading = std::async(std::launch::async, [&] { return instrumentation->load(); });
+    CHECK(eventually([&] { return streaming > 5; }));
+    CHECK(instrumentation->close());
+    CHECK(loading.wait_for(60s) == std::future_status::ready);
+    stop = true;
+    const auto got = loading.get();
+    REQUIRE_FALSE(got);
+    CHECK(got.error().code == std::errc::operation_canceled);
+  }
+}
+
+TEST_CASE("of what a process says, an error has no more than people read") {
+  const ScratchDir dir;
+  Impostor impostor(own_socket(dir));
+  ControlFactory factory({.directory = dir.path(), .timeout = 60s});
+  const auto bounded = [&](const json& error) {
+    auto asking = std::async(std::launch::async, [&] { return factory.statistics(::getpid()); });
+    LineSocket client = impostor.accept();
+    CHECK(client.send(error.dump() + "\n"));
+    const auto got = asking.get();
+    REQUIRE_FALSE(got);
+    CHECK(got.error().message.size() > 500);
+    CHECK(got.error().message.size() < 1500);
+    CHECK_FALSE(json(got.error().message).dump().empty());  // throws at a torn character
+  };
+  std::string text;
+  for (int i = 0; i < 100'000; ++i) text += "ä";
+  json many = json::object();
+  for (int i = 0; i < 1000; ++i) many[std::to_string(i)] = "why";
+  bounded({{"error", text}});
+  bounded({{"error", {{"a", "x" + text}}}});
+  bounded({{"error", {{text, "a"}}}});
+  bounded({{"error", many}});
+  bounded({{"weir", "control"}, {"version", text}});
+}
+
+TEST_CASE("a path that is too long for any is refused before anything is done with it") {
+  std::string parts = "/";
+  for (int i = 0; i < 20'000; ++i) parts += "%p";
+  for (const char* const name : {"WEIR_CONTROL", "XDG_RUNTIME_DIR"}) {
+    CAPTURE(name);
+    Process::Environment environment{{name, parts}};
+    environment.emplace("WEIR_CONTROL", "1");
+    Process process({"/bin/sh", "-c", "echo ready; read line"}, environment);
+    REQUIRE(process.line(1));
+    const auto made = ControlFactory(patience).create(process.pid(), {});
+    REQUIRE_FALSE(made);
+    CHECK(made.error().code == std::errc::filename_too_long);
+    CHECK(says(made.error(), name));
+    CHECK(made.error().message.size() < 1000);
+  }
+}
+
+TEST_CASE("a process that has ended and not been waited for is gone") {
+  const ScratchDir dir;
+  Program program(under_control);
+  program.process().signal(SIGKILL);
+  siginfo_t info{};
+  REQUIRE(::waitid(P_PID, static_cast<id_t>(program.pid()), &info, WEXITED | WNOWAIT) == 0);
+  for (const std::string& directory : {std::string(), dir.path()}) {
+    const auto made = ControlFactory({.directory = directory, .timeout = 60s}).create(program.pid(), {});
+    REQUIRE_FALSE(made);
+    CHECK(made.error().code == std::errc::no_such_process);
+  }
+}
+
+TEST_CASE("another process that has come by the pid is not given the configuration") {
+  const ScratchDir dir;
+  Process first({"/bin/sh", "-c", "echo ready; read line"});
+  REQUIRE(first.line(1));
+  const pid_t pid = first.pid();
+  Impostor impostor(dir / ("control-" + std::to_string(pid) + ".sock"));
+  ControlFactory factory({.directory = dir.path(), .timeout = 60s});
+  const auto instrumentation = created(factory, pid, {{"sampling", 0.5}});
+  first.signal(SIGKILL);
+  (void)first.wait();
+
+  std::array<int, 2> told{};
+  REQUIRE(::pipe2(told.data(), O_CLOEXEC) == 0);
+  const net::Fd hears(told[0]);
+  net::Fd tells(told[1]);
+  clone_args args{};
+  args.exit_signal = SIGCHLD;
+  args.set_tid = reinterpret_cast<std::uint64_t>(&pid);
+  args.set_tid_size = 1;
+  const long second = ::syscall(SYS_clone3, &args, sizeof args);
+  if (second == 0) {  // whoever called listen last is the peer
+    const bool listens = ::syscall(SYS_listen, impostor.fd(), 8) == 0;
+    ::syscall(SYS_write, tells.get(), listens ? "y" : "n", 1);
+    for (;;) ::syscall(SYS_ppoll, nullptr, 0, nullptr, nullptr, 0);
+  }
+  if (second < 0) {
+    WARN("not tested, for want of the right to choose a pid: " << std::strerror(errno));
+    return;
+  }
+  CHECK(second == pid);
+  char byte = 0;
+  CHECK(::read(hears.get(), &byte, 1) == 1);
+  CHECK(byte == 'y');
+  {
+    auto loading = std::async(std::launch::async, [&] { return instrumentation->load(); });
+    LineSocket client = impostor.accept();
+    CHECK(client.send("{\"weir\":\"control\",\"version\":1}\n"));
+    CHECK_FALSE(client.line());
+    client.close();
+    const auto got = loading.get();
+    REQUIRE_FALSE(got);
+    CHECK(got.error().code == std::errc::no_such_process);
+  }
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+}
+
 TEST_CASE("two managers of one process see each other's last word") {
   Program program(under_control);
-  ControlFactory factory;
+  ControlFactory factory(patience);
   const auto first = created(factory, program.pid(), {{"sampling", 0.5}}), second = created(factory, program.pid(), {{"sampling", 0.25}});
   REQUIRE(first->load());
   REQUIRE(second->load());

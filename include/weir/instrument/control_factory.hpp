@@ -14,7 +14,9 @@
 //   disabled_keys          globs of keys                                      what weir::telemetry() keeps
 //
 // Where the socket is: what the process's own WEIR_CONTROL and XDG_RUNTIME_DIR say, in its own root directory if that is
-// another than ours; a process that changes these variables itself, or names a path in ControlOptions, is found with the options here.
+// another than ours, and as the user that it is in its own user namespace. That must map our uid, to the process's own or to root:
+// else the process takes us for nobody, and refuses. A process that changes these variables itself, or names a path in
+// ControlOptions, is found with the options here.
 //
 // apply_config() waits for the process's answer: one that makes no sense to the process is an error that names each key, and
 // changes nothing. A process that does not answer (SIGSTOP, a debugger) is an error after the timeout. When an instrumentation is
