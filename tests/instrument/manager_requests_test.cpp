@@ -63,7 +63,7 @@ TEST_CASE("a configuration that comes while a process is being loaded is applied
   rig.manager->update_config({{AppGroup{"other"}, config_of(1)}});
   rig.settle();
   rig.manager->update_config({{AppGroup{"other"}, config_of(2)}});
-  rig.settle(999'998);
+  rig.settle();
   CHECK_FALSE(rig.script->has("apply 7 level=1"));
   gate->open();
   CHECK(rig.waits_for("apply 7 level=2"));
@@ -100,8 +100,9 @@ TEST_CASE("processes are instrumented on request, and their exits are watched, a
   REQUIRE(eventually([&] { return rig.logger.count("no such process") == 1; }));
   CHECK(rig.detector->tracked() == std::set<pid_t>{7, 8, 9});
   CHECK(rig.gone(9));
+  const std::size_t reads = rig.script->count("read 7");
   rig.manager->request(Instrument{{7}});
-  REQUIRE(rig.waits_for("read 7", 2));
+  REQUIRE(rig.waits_for("read 7", reads + 1));
   rig.settle();
   CHECK(rig.script->count("details 7") == 1);
   rig.detector->exit(7);
@@ -119,7 +120,7 @@ TEST_CASE("a process that exits while it is read for a request is not instrument
   rig.detector->exit(7);
   rig.settle();
   gate->open();
-  rig.settle(999'998);
+  rig.settle();
   CHECK_FALSE(rig.script->has("details 7"));
   rig.manager->request(Instrument{{7}});
   CHECK(rig.waits_for("run 7"));
