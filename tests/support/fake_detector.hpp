@@ -77,6 +77,11 @@ class FakeDetector final : public ProcessDetector {
     event.start_time = start_time;
     tell(event);
   }
+  /// The pid is another process's now, of which nobody was told.
+  void took(pid_t pid, std::uint64_t start_time) {
+    std::lock_guard lock(mutex_);
+    started_[pid] = start_time;
+  }
   /// run() returns this.
   void end(Result<void> result = {}) {
     std::lock_guard lock(mutex_);
