@@ -65,9 +65,7 @@ Result<std::unique_ptr<ManagerEngine>> ManagerEngine::create(ManagerParts parts)
   return std::unique_ptr<ManagerEngine>(new ManagerEngine(std::make_unique<Impl>(std::move(parts))));
 }
 
-void ManagerEngine::update_config(std::vector<std::pair<GroupKey, Config>> update) {
-  impl_->inbox->config(std::move(update));
-}
+void ManagerEngine::update_config(std::vector<std::pair<GroupKey, Config>> update) { impl_->inbox->config(std::move(update)); }
 
 void ManagerEngine::request(const Instrument& request) { impl_->inbox->request(request); }
 void ManagerEngine::uninstrument(GroupKey group) { impl_->inbox->request(Uninstrument<GroupKey>{std::move(group)}); }

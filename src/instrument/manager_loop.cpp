@@ -44,8 +44,8 @@ Result<void> ManagerLoop::run(const StopToken& stop) {
         std::shared_ptr<Inbox> inbox;
         DetectorEnded ended;
       } post{std::move(detector), std::move(inbox), {Error{{}, "the detector's thread was ended"}}};
-      post.ended.result = guarded<void>(
-          [&] { return post.detector->run(token, [to = post.inbox](const ProcessEvent& event) { to->event(event); }); });
+      post.ended.result =
+          guarded<void>([&] { return post.detector->run(token, [to = post.inbox](const ProcessEvent& event) { to->event(event); }); });
     });
   } catch (const std::system_error& thrown) {
     pool_->end();
