@@ -10,7 +10,8 @@
 
 namespace weir::inline v0::detail {
 
-/// `call`'s result. Lets the cancellation of a thread through, which would abort otherwise.
+/// `call`'s result. Lets the cancellation of a thread (pthread_exit(), too) through, as nothing else may be done with it: no caller of it
+/// may be noexcept, and what must happen in any case is done by a destructor.
 template <class T, class Call>
 Result<T> guarded(Call&& call) {
   try {

@@ -65,9 +65,7 @@ Result<std::unique_ptr<ManagerEngine>> ManagerEngine::create(ManagerParts parts)
   return std::unique_ptr<ManagerEngine>(new ManagerEngine(std::make_unique<Impl>(std::move(parts))));
 }
 
-void ManagerEngine::update_config(std::vector<std::pair<GroupKey, Config>> update) {
-  for (auto& [group, config] : update) impl_->inbox->config(std::move(group), std::move(config));
-}
+void ManagerEngine::update_config(std::vector<std::pair<GroupKey, Config>> update) { impl_->inbox->config(std::move(update)); }
 
 void ManagerEngine::request(const Instrument& request) { impl_->inbox->request(request); }
 void ManagerEngine::uninstrument(GroupKey group) { impl_->inbox->request(Uninstrument<GroupKey>{std::move(group)}); }
@@ -77,7 +75,7 @@ Result<void> ManagerEngine::run(const StopToken& stop) {
   if (impl_->ran.exchange(true)) return Error{std::make_error_code(std::errc::operation_not_permitted), "manager: it runs, or ran before"};
   ManagerLoop loop(impl_->parts, impl_->inbox, impl_->board);
   Result<void> result = loop.run(stop);
-  impl_->inbox->close();
+  (void)impl_->inbox->close();
   return result;
 }
 

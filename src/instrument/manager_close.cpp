@@ -9,6 +9,30 @@ namespace {
 constexpr std::size_t max_stop_workers = 64;
 constexpr std::size_t max_named = 20;  // processes that are left, in the log
 
+/// What is left when the time is up: closed and destroyed by threads that nobody waits for, as both are the user's code.
+struct Leftovers {
+  void clean() {
+    for (std::size_t index = next++; index < done.size() + live.size(); index = next++) {
+      (void)guarded<void>([&]() -> Result<void> {
+        if (index < done.size()) {
+          done[index]->late();
+          return {};
+        }
+        Instance& instance = *live[index - done.size()];
+        instance.stop.request_stop();
+        return instance.applying ? Result<void>() : instance.close();
+      });
+    }
+  }
+
+  std::unordered_map<pid_t, Slot> slots;
+  std::map<pid_t, ManagedRow> rows;
+  std::deque<std::shared_ptr<Job>> dropped;       // were not begun
+  std::vector<std::shared_ptr<Job>> done;         // nobody took what they came to
+  std::vector<std::shared_ptr<Instance>> live{};  // were loaded
+  std::atomic<std::size_t> next{0};
+};
+
 }  // namespace
 
 bool ManagerLoop::close_one(Slot& slot) {
@@ -35,7 +59,7 @@ void ManagerLoop::close(Slot& slot, std::shared_ptr<Instance> instance, bool cal
   publish(slot);
   const auto work = [closing = slot.closing, call_close](const StopToken&) -> Result<void> {
     closing->stop.request_stop();
-    return call_close ? closing->instrumentation->close() : Result<void>();
+    return call_close ? closing->close() : Result<void>();
   };
   call<void>(slot.pid, "close", work, [this, &slot](Outcome<void> outcome) {
     if (!outcome.result) {
@@ -87,13 +111,13 @@ void ManagerLoop::closed(Slot& slot) {
   call<void>(slot.pid, "release", std::move(release), released);
 }
 
-void ManagerLoop::dispose(std::shared_ptr<Instance> instance) {
-  const pid_t pid = instance->pid;
-  auto release = [instance = std::move(instance)](const StopToken&) mutable -> Result<void> {
+void ManagerLoop::dispose(Slot& slot) {
+  slot.busy = true;
+  auto release = [instance = std::move(slot.process->fresh)](const StopToken&) mutable -> Result<void> {
     instance.reset();
     return {};
   };
-  call<void>(pid, "release", std::move(release), [](const Outcome<void>&) {});
+  call<void>(slot.pid, "release", std::move(release), [this, &slot](const Outcome<void>&) { idle(slot); });
 }
 
 void ManagerLoop::report_exit(Slot& slot) {
@@ -113,10 +137,10 @@ void ManagerLoop::begin_stop() {
   stop_began_ = Clock::now();
   stop_deadline_ = stop_began_ + parts_.stop_timeout;
   call_elsewhere([stop = detector_stop_]() mutable { stop.request_stop(); });
+  const auto cancelled = pool_->take_cancellable();  // first: none of them begins unheard while those that run are told
   for (const auto& [job, began] : pool_->running()) {
     if (job->cancellable) call_elsewhere([stop = job->stop]() mutable { stop.request_stop(); });
   }
-  const auto cancelled = pool_->take_cancellable();
   pool_->set_workers(std::max(parts_.workers, std::min(max_stop_workers, slots_.size())));
   for (const auto& job : cancelled) {
     job->given_up({std::make_error_code(std::errc::operation_canceled), "the manager stops"});
@@ -135,7 +159,8 @@ bool ManagerLoop::stopped() const {
 }
 
 void ManagerLoop::finish() {
-  auto dropped = std::make_shared<std::deque<std::shared_ptr<Job>>>(pool_->end());
+  auto left = std::make_shared<Leftovers>();
+  left->dropped = pool_->end();
   for (const auto& [job, began] : pool_->running()) (void)give_up(*job);
   pool_->join();
   if (detector_ended_) {
@@ -148,30 +173,33 @@ void ManagerLoop::finish() {
     log(Logger::Level::error, "manager: the detector did not end in time and was given up", 0);
     detector_thread_.detach();
   }
-  const auto left = std::make_shared<std::vector<std::shared_ptr<Instance>>>();
   std::size_t named = 0;
   for (auto& [pid, slot] : slots_) {
     if (slot.process == nullptr) continue;
     if (named++ < max_named) log(Logger::Level::error, "manager: no time was left to close a process", pid);
     uncount(*slot.process);
-    for (auto* const instance : {&slot.closing, &slot.process->fresh, &slot.process->instance}) {
-      if (*instance != nullptr) left->push_back(std::move(*instance));
+    slot.process->round.reset();  // while there is a logger
+    for (const auto& instance : {slot.closing, slot.process->instance}) {
+      if (instance != nullptr) left->live.push_back(instance);
     }
-    for (auto& instance : slot.process->generics) left->push_back(std::move(instance));
+    left->live.insert(left->live.end(), slot.process->generics.begin(), slot.process->generics.end());
   }
   if (named > max_named)
     log(Logger::Level::error, "manager: no time was left to close more processes", 0, {{"processes", named - max_named}});
-  slots_.clear();
-  inbox_->close();
+  left->slots.swap(slots_);
+  Inbox::Batch batch = inbox_->close();
+  for (Inbox::Message& message : batch.messages) {
+    if (auto* const job = std::get_if<std::shared_ptr<Job>>(&message)) left->done.push_back(std::move(*job));
+  }
   publish_stats();
   {
     std::lock_guard lock(board_.mutex);
-    board_.rows.clear();
+    left->rows.swap(board_.rows);
   }
-  if (left->empty() && dropped->empty()) return;
-  call_elsewhere([left, dropped] {  // ends are the user's code, too
-    for (const auto& instance : *left) instance->stop.request_stop();
-  });
+  if (left->slots.empty() && left->rows.empty() && left->dropped.empty() && left->done.empty()) return;
+  for (std::size_t more = std::min(max_stop_workers, left->done.size() + left->live.size()); more > 1; --more)
+    call_elsewhere([left] { left->clean(); });
+  call_elsewhere([left = std::move(left)] { left->clean(); });  // its last reference is never this thread's
 }
 
 }  // namespace weir::inline v0::detail

@@ -28,10 +28,10 @@ void Inbox::request(Message request) {
   filled_.notify_one();
 }
 
-void Inbox::config(GroupKey group, Config config) {
+void Inbox::config(std::vector<std::pair<GroupKey, Config>> update) {
   std::lock_guard lock(mutex_);
   if (closed_) return;
-  batch_.configs.insert_or_assign(std::move(group), std::move(config));
+  for (auto& [group, config] : update) batch_.configs.insert_or_assign(std::move(group), std::move(config));
   filled_.notify_one();
 }
 
@@ -61,11 +61,10 @@ Inbox::Batch Inbox::take(std::optional<Clock::time_point> until) {
   return std::exchange(batch_, {});
 }
 
-void Inbox::close() {
-  Batch dropped;
+Inbox::Batch Inbox::close() {
   std::lock_guard lock(mutex_);
   closed_ = true;
-  std::swap(dropped, batch_);
+  return std::exchange(batch_, {});
 }
 
 std::uint64_t Inbox::lost_events() const {

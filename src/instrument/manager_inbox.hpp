@@ -61,14 +61,15 @@ class Inbox {
 
   void event(const ProcessEvent& event);
   void request(Message request);
-  void config(GroupKey group, Config config);
+  /// One update: never taken in parts.
+  void config(std::vector<std::pair<GroupKey, Config>> update);
   /// Of what there can be only so many.
   void post(Message message);
   void wake();
   /// Waits until there is something, or `until`. One loop calls it.
   Batch take(std::optional<Clock::time_point> until);
-  /// What comes from now on is dropped, by whom it comes.
-  void close();
+  /// What comes from now on is dropped, by whom it comes. What nobody took.
+  Batch close();
 
   std::uint64_t lost_events() const;
   std::uint64_t lost_requests() const;

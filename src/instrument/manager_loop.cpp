@@ -35,10 +35,17 @@ Result<void> ManagerLoop::run(const StopToken& stop) {
   if (Result<void> started = pool_->start(parts_.workers); !started) return started;
   try {
     detector_thread_ = std::thread([inbox = inbox_, detector = parts_.detector, token = detector_stop_.token()]() mutable {
-      Result<void> result =
-          guarded<void>([&] { return detector->run(token, [inbox](const ProcessEvent& event) { inbox->event(event); }); });
-      detector.reset();
-      inbox->post(DetectorEnded{std::move(result)});
+      struct Post {  // also when the thread is cancelled
+        ~Post() {
+          detector.reset();
+          inbox->post(std::move(ended));
+        }
+        std::shared_ptr<ProcessDetector> detector;
+        std::shared_ptr<Inbox> inbox;
+        DetectorEnded ended;
+      } post{std::move(detector), std::move(inbox), {Error{{}, "the detector's thread was ended"}}};
+      post.ended.result =
+          guarded<void>([&] { return post.detector->run(token, [to = post.inbox](const ProcessEvent& event) { to->event(event); }); });
     });
   } catch (const std::system_error& thrown) {
     pool_->end();
@@ -101,13 +108,20 @@ void ManagerLoop::handle(Inbox::Uninstruments& request) {
 
 void ManagerLoop::handle(RetryFailed& request) {
   ++requests_;
+  const auto round = std::make_shared<ConfigRound>(logger_);
   std::vector<pid_t> pids;
   for (auto& [pid, slot] : slots_) {
     if (slot.process == nullptr) continue;
     Process& process = *slot.process;
-    const bool failed = process.state == ProcessState::failed || process.state == ProcessState::ended_run;
-    if (!failed || process.again || (request.distribution && request.distribution != process.distribution)) continue;
-    want_again(process, process.event, false, 0);
+    if (process.again || (request.distribution && request.distribution != process.distribution)) continue;
+    if (process.state == ProcessState::failed || process.state == ProcessState::ended_run) {
+      want_again(process, process.event, false, 0);
+    } else if (process.config_error && !process.config_changed) {
+      process.config_changed = true;
+      process.round = round;
+    } else {
+      continue;
+    }
     pids.push_back(pid);
   }
   for (const pid_t pid : pids) advance(slots_.at(pid));
@@ -170,16 +184,21 @@ void ManagerLoop::configure(GroupMap<Config> configs) {
 void ManagerLoop::seen(Slot& slot, const ProcessEvent& event, std::uint64_t request) {
   if (slot.process == nullptr) return begin(slot, {event, false, request});
   Process& process = *slot.process;
-  if (process.event.start_time != event.start_time) {
+  const bool succeeded = slot.successor && slot.successor->event.start_time == event.start_time;
+  if (process.event.start_time > event.start_time || (slot.successor && slot.successor->event.start_time > event.start_time)) return;
+  if (process.event.start_time < event.start_time) {
     process.exited = true;
-    slot.successor = Again{event, false, request};
+    slot.successor = Again{event, false, succeeded ? std::max(request, slot.successor->request) : request};
     return;
   }
   if (process.exited) return;
   const bool failed = process.state == ProcessState::failed || process.state == ProcessState::ended_run;
   if (request != 0) {
-    process.request = std::max(process.request, request);
-    if (process.instance == nullptr && process.state != ProcessState::starting) want_again(process, event, false, request);
+    if (process.again) {
+      process.again->request = std::max(process.again->request, request);
+    } else if (process.instance == nullptr) {
+      want_again(process, event, false, request);
+    }
   } else if (event.type == ProcessEvent::Type::exec) {
     const std::string& executable = process.again ? process.again->event.executable : process.event.executable;
     if (failed || event.executable != executable) want_again(process, event, true, 0);
@@ -231,7 +250,11 @@ void ManagerLoop::read(Slot& slot) {
     }
     advance(slot);
   };
-  const auto tracked = [this, pid, process_read](Outcome<void> outcome) {
+  const auto tracked = [this, &slot, pid, process_read](Outcome<void> outcome) {
+    if (stopping_) {
+      slot.reading = slot.busy = false;
+      return advance(slot);
+    }
     if (!outcome.result && !outcome.given_up) {
       log(Logger::Level::warning, "manager: the exit of a process cannot be watched", pid, {{"error", outcome.result.error().message}});
     }
@@ -273,7 +296,7 @@ void ManagerLoop::advance(Slot& slot) {
   if (slot.busy) return;
   while (slot.process != nullptr) {
     Process& process = *slot.process;
-    if (process.fresh != nullptr) dispose(std::move(process.fresh));
+    if (process.fresh != nullptr) return dispose(slot);
     if (process.exited || stopping_) {
       if (close_one(slot)) return;
       if (process.tracked) return report_exit(slot);
@@ -310,6 +333,7 @@ void ManagerLoop::advance(Slot& slot) {
       return resolve(slot);
     } else if (process.config_changed) {
       process.config_changed = false;
+      process.config_error.reset();
       const auto config = process.config_group != nullptr ? configs_.find(process.config_group) : configs_.end();
       if (config == configs_.end()) continue;
       slot.busy = true;
@@ -346,7 +370,9 @@ ManagerLoop::Clock::time_point ManagerLoop::deadline(Clock::time_point began) co
 
 Error ManagerLoop::late_error(std::string_view step) const {
   return {std::make_error_code(std::errc::timed_out),
-          std::string(step) + " did not return within " + std::to_string(parts_.step_timeout.count()) + " ms and was given up"};
+          std::string(step) + " did not return " +
+              (stopping_ ? "in the time that was left" : "within " + std::to_string(parts_.step_timeout.count()) + " ms") +
+              " and was given up"};
 }
 
 bool ManagerLoop::give_up(Job& job) {
@@ -413,16 +439,24 @@ void ManagerLoop::poll_detector() {
 // ---- what others see
 
 void ManagerLoop::publish(const Slot& slot) {
-  std::lock_guard lock(board_.mutex);
   const Process* const process = slot.process.get();
   const bool shown = process != nullptr && process->details && (process->tracked || process->state == ProcessState::starting);
-  if (!shown) {
-    board_.rows.erase(slot.pid);
-    return;
+  std::optional<ManagedRow> row;
+  if (shown) {
+    const bool runs = process->state == ProcessState::instrumented || process->state == ProcessState::generic;
+    row = ManagedRow{slot.pid,
+                     process->event.start_time,
+                     process->details->value,
+                     process->state,
+                     process->distribution.value_or(Distribution{}),
+                     runs ? process->config_error : process->error,
+                     process->status,
+                     process->config};
   }
-  board_.rows.insert_or_assign(
-      slot.pid, ManagedRow{slot.pid, process->event.start_time, process->details->value, process->state,
-                           process->distribution.value_or(Distribution{}), process->error, process->status, process->config});
+  std::map<pid_t, ManagedRow>::node_type old;  // its details may be the last, and their end is the user's code
+  std::lock_guard lock(board_.mutex);
+  old = board_.rows.extract(slot.pid);
+  if (row) board_.rows.emplace(slot.pid, *std::move(row));
 }
 
 void ManagerLoop::publish_stats() {
@@ -472,7 +506,8 @@ void ManagerLoop::set_failed(Slot& slot, std::string_view step, const Error& err
   process.state = ProcessState::failed;
   process.error = error;
   count_failure(process);
-  log(Logger::Level::warning, "manager: a process could not be instrumented", slot.pid, {{"step", step}, {"error", error.message}});
+  if (std::exchange(process.logged, error.message) != error.message)
+    log(Logger::Level::warning, "manager: a process could not be instrumented", slot.pid, {{"step", step}, {"error", error.message}});
   publish(slot);
 }
 

@@ -45,15 +45,20 @@ struct ManagerBoard {
   ManagerStats stats;
 };
 
-/// An instrumentation and its run. `instrumentation` and `stop` are used by whoever calls it, the rest is the loop's.
+/// An instrumentation and its run. What is atomic, `instrumentation` and `stop` are used by whoever calls it, the rest is the loop's.
 struct Instance {
   ~Instance() {
     if (thread.joinable()) thread.detach();
   }
+  /// Once.
+  Result<void> close() { return close_called.exchange(true) ? Result<void>() : instrumentation->close(); }
+
   pid_t pid = 0;
   std::uint64_t serial = 0;
   bool generic = false;
   std::unique_ptr<Instrumentation> instrumentation;
+  std::atomic<bool> close_called{false};
+  std::atomic<bool> applying{false};  ///< a worker is in apply_config(), or comes out of it: who gives that call up leaves the close to it
   StopSource stop;
   std::thread thread;
   bool started = false, ended = false;
@@ -92,6 +97,8 @@ struct Process {
   Settings settings;
   ProcessState state = ProcessState::starting;
   std::optional<Error> error;
+  std::optional<Error> config_error;  ///< of the last configuration, while an instrumentation runs
+  std::string logged;                 ///< the failure that was logged last
   Status status;
   Config config;
   std::shared_ptr<Instance> fresh;  ///< created, not loaded
@@ -202,7 +209,8 @@ class ManagerLoop {
   void close(Slot& slot, std::shared_ptr<Instance> instance, bool call_close = true);
   void wait_for_run(Slot& slot, Clock::time_point until);
   void closed(Slot& slot);
-  void dispose(std::shared_ptr<Instance> instance);
+  /// Of what was created and will not be loaded.
+  void dispose(Slot& slot);
   void report_exit(Slot& slot);
   void begin_stop();
   bool stopped() const;

@@ -14,6 +14,13 @@ void append_error(ConfigRound& round, pid_t pid, const Error& error) {
   round.errors += "pid " + std::to_string(pid) + ": " + error.message;
 }
 
+/// That the pid is not that process's any more. A process that cannot be read is taken for the one that it was.
+std::optional<Error> somebody_else(const std::function<Result<ProcessEvent>(pid_t)>& read_one, pid_t pid, std::uint64_t start_time) {
+  const Result<ProcessEvent> now = guarded<ProcessEvent>([&] { return read_one(pid); });
+  if (now ? now->start_time == start_time : now.error().code != std::errc::no_such_process) return {};
+  return Error{std::make_error_code(std::errc::no_such_process), "it has ended, and its pid was free for another process"};
+}
+
 }  // namespace
 
 void ManagerLoop::resolve(Slot& slot) {
@@ -21,6 +28,11 @@ void ManagerLoop::resolve(Slot& slot) {
   slot.busy = true;
   process.state = ProcessState::starting;
   process.error.reset();
+  process.config_error.reset();
+  if (process.generics.empty()) {  // of what it may not execute any more; decide() sees what was requested meanwhile
+    process.config_group.reset();
+    process.process_group.reset();
+  }
   publish(slot);
   call<AnyDetails>(
       slot.pid, "process_details",
@@ -40,8 +52,8 @@ void ManagerLoop::unresolved(Slot& slot, std::string_view step, const Error& err
   if (process.tracked) {
     set_failed(slot, step, error);
   } else {
-    if (!given_up)
-      log(Logger::Level::warning, "manager: a process could not be resolved", slot.pid, {{"step", step}, {"error", error.message}});
+    const Logger::Level level = error.code == std::errc::no_such_process ? Logger::Level::debug : Logger::Level::warning;
+    if (!given_up) log(level, "manager: a process could not be resolved", slot.pid, {{"step", step}, {"error", error.message}});
     forget(slot);
   }
   idle(slot);
@@ -118,6 +130,7 @@ void ManagerLoop::decide(Slot& slot) {
       uninstrumented_.erase(found);
     }
   }
+  process.request = 0;  // what it executes later was not asked for
   process.factory.reset();
   if (process.distribution) {
     if (const auto found = parts_.factories.find(*process.distribution); found != parts_.factories.end()) process.factory = found->second;
@@ -141,6 +154,7 @@ void ManagerLoop::get_settings(Slot& slot) {
       if (const auto config = configs_.find(current.config_group); config != configs_.end()) settings.initial_config = *config->second;
     }
     current.config_changed = false;
+    current.config_error.reset();
     current.round.reset();
     current.config = settings.initial_config;
     current.settings = std::move(settings);
@@ -215,14 +229,19 @@ void ManagerLoop::load_instance(Slot& slot, std::shared_ptr<Instance> instance, 
   const std::string_view step = instance->generic ? "load (generic)" : "load";
   call<Loaded>(
       slot.pid, step,
-      [instance = std::move(instance)](const StopToken&) mutable -> Result<Loaded> {
+      [instance = std::move(instance), read_one = parts_.read_process,
+       start_time = slot.process->event.start_time](const StopToken&) mutable -> Result<Loaded> {
         Result<Status> status = instance->instrumentation->load();
         if (!status) return std::move(status).error();
+        if (const auto other = somebody_else(read_one, instance->pid, start_time)) {
+          (void)guarded<void>([&] { return instance->close(); });
+          return *other;
+        }
         return Loaded{std::move(instance), *std::move(status)};
       },
       std::move(then),
       [](Result<Loaded>& late) {
-        if (late) (void)late->instance->instrumentation->close();
+        if (late) (void)late->instance->close();
       });
 }
 
@@ -291,11 +310,18 @@ void ManagerLoop::start_run(const std::shared_ptr<Instance>& instance) {
   const std::uint64_t serial = instance->serial;
   try {
     instance->thread = std::thread([mine = instance, inbox = inbox_, pid, serial]() mutable {
-      Result<void> result = guarded<void>([&] { return mine->instrumentation->run(mine->stop.token()); });
-      RunEnded ended{pid, serial, {}};
-      if (!result) ended.error = std::move(result).error();
-      mine.reset();
-      inbox->post(std::move(ended));
+      struct Post {  // also when the thread is cancelled
+        ~Post() {
+          mine.reset();
+          inbox->post(std::move(ended));
+        }
+        std::shared_ptr<Instance> mine;
+        std::shared_ptr<Inbox> inbox;
+        RunEnded ended;
+      } post{std::move(mine), std::move(inbox), {pid, serial, Error{{}, "its thread was ended"}}};
+      Result<void> result = guarded<void>([&] { return post.mine->instrumentation->run(post.mine->stop.token()); });
+      post.ended.error.reset();
+      if (!result) post.ended.error = std::move(result).error();
     });
   } catch (const std::system_error& thrown) {
     inbox_->post(RunEnded{pid, serial, Error{thrown.code(), std::string("no thread for run(): ") + thrown.what()}});
@@ -308,39 +334,45 @@ void ManagerLoop::apply_config(Slot& slot, std::size_t index, std::shared_ptr<co
   all.insert(all.end(), process.generics.begin(), process.generics.end());
   while (index < all.size() && (all[index] == nullptr || all[index]->ended)) ++index;
   if (cut(slot) || index >= all.size()) {
-    process.round.reset();
+    if (!process.config_changed) process.round.reset();
     return idle(slot);
   }
   const std::shared_ptr<Instance> instance = all[index];
   call<void>(
-      slot.pid, "apply_config", [instance, config](const StopToken&) { return instance->instrumentation->apply_config(*config); },
-      [this, &slot, index, config, serial = instance->serial](Outcome<void> outcome) {
+      slot.pid, "apply_config",
+      [instance, config](const StopToken&) {
+        instance->applying = true;
+        return instance->instrumentation->apply_config(*config);
+      },
+      [this, &slot, index, config, instance](Outcome<void> outcome) {
         Process& current = *slot.process;
+        if (!outcome.given_up) instance->applying = false;
         if (!outcome.result) {
           {
             std::lock_guard lock(board_.mutex);
             ++board_.stats.config_errors;
           }
           if (current.round != nullptr) append_error(*current.round, slot.pid, outcome.result.error());
+          if (!outcome.given_up && !current.config_error) current.config_error = outcome.result.error();
+          publish(slot);
         } else if (index == 0 || current.instance == nullptr) {
           current.config = *config;
           publish(slot);
         }
         if (!outcome.given_up) return apply_config(slot, index + 1, config);
-        current.round.reset();
+        if (!current.config_changed) current.round.reset();
         std::shared_ptr<Instance> hung;
-        if (current.instance != nullptr && current.instance->serial == serial) {
+        if (current.instance == instance) {
           hung = std::move(current.instance);
           set_failed(slot, "apply_config", outcome.result.error());
         } else {
-          const auto generic =
-              std::find_if(current.generics.begin(), current.generics.end(), [serial](const auto& one) { return one->serial == serial; });
+          const auto generic = std::find(current.generics.begin(), current.generics.end(), instance);
           hung = std::move(*generic);
           current.generics.erase(generic);
         }
         close(slot, std::move(hung), false);
       },
-      [instance](Result<void>&) { (void)instance->instrumentation->close(); });
+      [instance](Result<void>&) { (void)instance->close(); });
 }
 
 }  // namespace weir::inline v0::detail

@@ -42,7 +42,7 @@ bool WorkerPool::give_up(Job& job) {
   std::erase_if(running_, is_it);
   std::erase(workers_, job.worker_);
   job.worker_->thread.detach();
-  ++lost_;
+  if (!job.worker_->gone) ++lost_;
   top_up_locked();
   return true;
 }
@@ -106,19 +106,34 @@ void WorkerPool::run(std::shared_ptr<WorkerPool> pool, std::shared_ptr<Worker> m
     job->worker_ = me;
     pool->running_.push_back(job);
     lock.unlock();
+    struct Leave {  // also when the thread is cancelled
+      ~Leave() {
+        if (stays) return;
+        std::unique_lock inner(pool.mutex_);
+        if (job->state_ != Job::State::given_up) {
+          me.gone = true;
+          return;
+        }
+        inner.unlock();
+        job.reset();
+        inner.lock();
+        --pool.lost_;
+        inner.unlock();
+        pool.wake_();
+      }
+      WorkerPool& pool;
+      Worker& me;
+      std::shared_ptr<Job>& job;
+      bool stays = false;
+    } leave{*pool, *me, job};
     job->work();
     lock.lock();
-    job->worker_.reset();
     if (job->state_ == Job::State::given_up) {
       lock.unlock();
-      job->late();
-      job.reset();
-      lock.lock();
-      --pool->lost_;
-      lock.unlock();
-      pool->wake_();
-      return;
+      return job->late();
     }
+    leave.stays = true;
+    job->worker_.reset();
     job->state_ = Job::State::done;
     std::erase(pool->running_, job);
     ++pool->idle_;

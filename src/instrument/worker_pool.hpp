@@ -30,10 +30,10 @@ class Job {
   using Clock = std::chrono::steady_clock;
 
   virtual ~Job() = default;
-  /// The worker.
-  virtual void work() noexcept = 0;
-  /// The worker, instead of delivering it.
-  virtual void late() noexcept = 0;
+  /// The worker. Throws nothing, but the cancellation of its thread passes: then it is given up when its time is over.
+  virtual void work() = 0;
+  /// The worker, or whoever has it in the end, instead of delivering it. Likewise.
+  virtual void late() = 0;
   /// The loop: the call returned.
   virtual void finished() = 0;
   /// The loop: the call was given up.
@@ -49,6 +49,7 @@ class Job {
   enum class State { queued, running, done, given_up };
   struct Worker {
     std::thread thread{};
+    bool gone = false;  ///< cancelled in its job
   };
   State state_ = State::queued;
   Clock::time_point began_{};
@@ -72,11 +73,14 @@ class CallJob final : public Job {
 
   CallJob(Work work, Then then, Late late) : work_(std::move(work)), then_(std::move(then)), late_(std::move(late)) {}
 
-  void work() noexcept override {
+  void work() override {
+    struct Drop {
+      ~Drop() { job.drop_work(); }
+      CallJob& job;
+    } const drop{*this};
     result_.emplace(guarded<T>([this] { return work_(stop.token()); }));
-    drop_work();
   }
-  void late() noexcept override {
+  void late() override {
     (void)guarded<void>([this]() -> Result<void> {
       if (late_) late_(*result_);
       return {};

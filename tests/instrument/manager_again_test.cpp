@@ -144,6 +144,61 @@ TEST_CASE("a pid that is used again is another process, even when its exit was n
   CHECK(rig.waits_for("on_exit 7 /bin/app", 2));
 }
 
+TEST_CASE("an event of who had the pid before is nothing to who has it") {
+  Rig rig;
+  rig.start();
+  rig.detector->exec(7, "/bin/app", 200);
+  REQUIRE(rig.is(7, ProcessState::instrumented));
+  rig.detector->exec(7, "/bin/b", 100);
+  rig.settle();
+  CHECK(rig.is(7, ProcessState::instrumented));
+  CHECK(rig.manager->processes().front().start_time == 200);
+  CHECK_FALSE(rig.script->has("close 7"));
+}
+
+TEST_CASE("what was loaded into another process of that pid is closed, and has failed") {
+  const std::string call = GENERATE("load 7", "generic_load 7");
+  Rig rig;
+  rig.options.generic_factories = {std::make_shared<ScriptedFactory>(rig.script, "generic_")};
+  const auto gate = rig.script->block(call);
+  rig.start();
+  rig.detector->exec(7, "/bin/a", 100);
+  REQUIRE(rig.waits_for(call));
+  const bool told = GENERATE(false, true);
+  rig.detector->took(7, 200);
+  if (told) rig.detector->exec(7, "/bin/b", 200);
+  rig.settle();
+  gate->open();
+  if (call == "load 7") {
+    REQUIRE(rig.waits_for("on_load 7 error: it has ended, and its pid was free for another process"));
+    CHECK(rig.script->count("close 7") == 1);
+  } else {
+    REQUIRE(rig.waits_for("generic_close 7"));
+  }
+  if (!told) return;
+  REQUIRE(rig.is(7, ProcessState::instrumented));
+  CHECK(rig.manager->processes().front().start_time == 200);
+}
+
+TEST_CASE("a failure that repeats is logged once, until it is another") {
+  Rig rig;
+  rig.script->fail("create 7", "first reason");
+  rig.start();
+  rig.detector->exec(7);
+  REQUIRE(rig.waits_for("on_init 7 error: first reason"));
+  for (std::size_t times = 2; times < 5; ++times) {
+    rig.settle();
+    rig.manager->request(RetryFailed{});
+    REQUIRE(rig.waits_for("on_init 7 error: first reason", times));
+  }
+  rig.settle();
+  CHECK(rig.logger.count("first reason") == 1);
+  rig.script->fail("create 7", "second reason");
+  rig.manager->request(RetryFailed{});
+  REQUIRE(rig.waits_for("on_init 7 error: second reason"));
+  CHECK(rig.logger.count("second reason") == 1);
+}
+
 TEST_CASE("who took a pid waits until the one before is closed, and is not begun if it exits meanwhile") {
   Rig rig;
   const auto gate = rig.script->block("close 7");

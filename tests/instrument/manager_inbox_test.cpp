@@ -36,7 +36,7 @@ TEST_CASE("events beyond the bound are lost and counted, but not exits") {
 
 TEST_CASE("of configurations the newest of each group is kept") {
   detail::Inbox inbox;
-  for (int level = 0; level < 1000; ++level) inbox.config(group(level % 2), {{"level", std::int64_t{level}}});
+  for (int level = 0; level < 1000; ++level) inbox.config({{group(level % 2), {{"level", std::int64_t{level}}}}});
   const auto batch = inbox.take({});
   REQUIRE(batch.configs.size() == 2);
   CHECK(batch.configs.at(group(0)) == Config{{"level", std::int64_t{998}}});
@@ -46,10 +46,10 @@ TEST_CASE("of configurations the newest of each group is kept") {
 TEST_CASE("what comes in after the end is dropped") {
   detail::Inbox inbox;
   inbox.request(RetryFailed{});
-  inbox.close();
+  CHECK(inbox.close().messages.size() == 1);  // whose end is the caller's
   inbox.event(exec_of(1, "/bin/app"));
   inbox.request(RetryFailed{});
-  inbox.config(group(1), {});
+  inbox.config({{group(1), {}}});
   inbox.post(detail::DetectorEnded{});
   inbox.wake();
   const auto batch = inbox.take({});

@@ -148,8 +148,9 @@ class ModelInstrumentation final : public Instrumentation {
   }
   Result<void> close() override {
     ledger_->call(pid_, "close", [&](Entry& entry) {
-      const bool right = entry.phase == Phase::running && !entry.closed;
+      const bool right = (entry.phase == Phase::running || entry.phase == Phase::loaded) && !entry.closed;
       entry.closed = true;
+      if (entry.phase == Phase::loaded) entry.phase = Phase::not_loaded;  // its process was gone
       return right;
     });
     state_->end(false);

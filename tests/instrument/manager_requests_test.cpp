@@ -63,7 +63,7 @@ TEST_CASE("a configuration that comes while a process is being loaded is applied
   rig.manager->update_config({{AppGroup{"other"}, config_of(1)}});
   rig.settle();
   rig.manager->update_config({{AppGroup{"other"}, config_of(2)}});
-  rig.settle(999'998);
+  rig.settle();
   CHECK_FALSE(rig.script->has("apply 7 level=1"));
   gate->open();
   CHECK(rig.waits_for("apply 7 level=2"));
@@ -87,6 +87,60 @@ TEST_CASE("configurations that are refused are logged together, counted, and cha
   CHECK(rig.manager->processes().front().config.empty());
 }
 
+TEST_CASE("a configuration that comes while one is applied is logged as well when it is refused") {
+  Rig rig;
+  const auto gate = rig.script->block("apply 7");
+  rig.start();
+  rig.detector->exec(7);
+  REQUIRE(rig.is(7, ProcessState::instrumented));
+  rig.manager->update_config({{AppGroup{"other"}, config_of(1)}});
+  REQUIRE(rig.waits_for("apply 7 level=1"));
+  rig.manager->update_config({{AppGroup{"other"}, config_of(2)}});
+  rig.settle();
+  rig.script->fail("apply 7", "no such level");
+  gate->open();
+  REQUIRE(rig.waits_for("apply 7 level=2"));
+  CHECK(eventually([&] { return rig.logger.count("a configuration was refused processes=1 errors=pid 7: no such level") == 1; }));
+}
+
+TEST_CASE("an update of several groups is one update") {
+  Rig rig;
+  rig.script->fail("apply", "no such key");
+  rig.start();
+  rig.detector->exec(7, "/bin/checkout");
+  rig.detector->exec(8, "/bin/cart");
+  for (const pid_t pid : {7, 8}) REQUIRE(rig.is(pid, ProcessState::instrumented));
+  rig.manager->update_config({{AppGroup{"checkout"}, config_of(1)}, {AppGroup{"other"}, config_of(2)}});
+  CHECK(eventually([&] { return rig.logger.count("a configuration was refused processes=2") == 1; }));
+}
+
+TEST_CASE("a configuration that was refused is shown, and applied again on request") {
+  Rig rig;
+  rig.script->fail("apply 7", "it is stopped");
+  rig.start();
+  rig.detector->exec(7);
+  rig.detector->exec(8);
+  for (const pid_t pid : {7, 8}) REQUIRE(rig.is(pid, ProcessState::instrumented));
+  rig.manager->update_config({{AppGroup{"other"}, config_of(1)}});
+  const auto error = [&] {
+    const auto all = rig.manager->processes();
+    return all.empty() || !all.front().error ? std::string() : all.front().error->message;
+  };
+  REQUIRE(eventually([&] { return error() == "it is stopped"; }));
+  REQUIRE(rig.waits_for("apply 8 level=1"));
+  CHECK(rig.is(7, ProcessState::instrumented));
+  rig.script->allow("apply 7");
+  rig.manager->request(RetryFailed{cpp_probes});
+  rig.settle();
+  CHECK(rig.script->count("apply 7 level=1") == 1);
+  rig.manager->request(RetryFailed{});
+  REQUIRE(rig.waits_for("apply 7 level=1", 2));
+  CHECK(eventually([&] { return error().empty(); }));
+  CHECK(text_of(rig.manager->processes().front().config) == "level=1");
+  CHECK(rig.script->count("apply 8 level=1") == 1);
+  CHECK(rig.script->count("create 7") == 1);
+}
+
 // ---- requests
 
 TEST_CASE("processes are instrumented on request, and their exits are watched, also when that fails") {
@@ -100,8 +154,9 @@ TEST_CASE("processes are instrumented on request, and their exits are watched, a
   REQUIRE(eventually([&] { return rig.logger.count("no such process") == 1; }));
   CHECK(rig.detector->tracked() == std::set<pid_t>{7, 8, 9});
   CHECK(rig.gone(9));
+  const std::size_t reads = rig.script->count("read 7");
   rig.manager->request(Instrument{{7}});
-  REQUIRE(rig.waits_for("read 7", 2));
+  REQUIRE(rig.waits_for("read 7", reads + 1));
   rig.settle();
   CHECK(rig.script->count("details 7") == 1);
   rig.detector->exit(7);
@@ -119,7 +174,7 @@ TEST_CASE("a process that exits while it is read for a request is not instrument
   rig.detector->exit(7);
   rig.settle();
   gate->open();
-  rig.settle(999'998);
+  rig.settle();
   CHECK_FALSE(rig.script->has("details 7"));
   rig.manager->request(Instrument{{7}});
   CHECK(rig.waits_for("run 7"));
@@ -180,6 +235,48 @@ TEST_CASE("requests for one process are done in their order") {
     CHECK(rig.is(7, ProcessState::instrumented));
     CHECK(rig.script->count("create 7") == 2);
   }
+}
+
+TEST_CASE("who executes something else is in no group until its new one is known") {
+  Rig rig;
+  rig.start();
+  rig.detector->exec(7, "/bin/checkout");
+  REQUIRE(rig.is(7, ProcessState::instrumented));
+  const auto gate = rig.script->block("details 7");
+  rig.detector->exec(7, "/bin/cart");
+  REQUIRE(rig.waits_for("details 7", 2));
+  SECTION("un-instrumenting the group that it left does not reach it") {
+    rig.manager->request(Uninstrument{AppGroup{"checkout"}});
+    rig.settle();
+    gate->open();
+    CHECK(rig.is(7, ProcessState::instrumented));
+  }
+  SECTION("un-instrumenting the group that it is about to be in does") {
+    rig.manager->request(Uninstrument{AppGroup{"other"}});
+    rig.settle();
+    gate->open();
+    CHECK(rig.is(7, ProcessState::uninstrumented));
+  }
+}
+
+TEST_CASE("a request for a process says nothing of groups that it comes into later") {
+  Rig rig;
+  rig.start();
+  const bool runs = GENERATE(false, true);
+  if (runs) {
+    rig.detector->exec(7, "/bin/checkout");
+    REQUIRE(rig.is(7, ProcessState::instrumented));
+  }
+  rig.manager->request(Uninstrument{AppGroup{runs ? "other" : "checkout"}});
+  const std::size_t reads = rig.script->count("read 7");
+  rig.manager->request(Instrument{{7}});
+  REQUIRE(rig.waits_for("read 7", reads + 1));
+  rig.settle();
+  REQUIRE(rig.is(7, ProcessState::instrumented));
+  rig.detector->exec(7, runs ? "/bin/cart" : "/bin/checkout");
+  CHECK(rig.is(7, ProcessState::uninstrumented));
+  rig.settle();
+  CHECK(rig.script->count("create 7") == 1);
 }
 
 TEST_CASE("un-instrumenting ends generic instrumentations, too, and what failed is not tried again") {

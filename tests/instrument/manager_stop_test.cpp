@@ -1,3 +1,5 @@
+#include <pthread.h>
+
 #include "support/managed.hpp"
 
 using namespace weir;
@@ -6,7 +8,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto soon = 1000ms;  // for calls that hang until the test ends
+constexpr auto soon = 5000ms;  // for calls that hang until the test ends
 
 }  // namespace
 
@@ -39,8 +41,8 @@ TEST_CASE("calls that hang are named and given up, and the workers that they too
   rig.start();
   rig.detector->exec(7);
   rig.detector->exec(8);
-  REQUIRE(rig.waits_for("on_init 7 error: create did not return within 1000 ms and was given up"));
-  REQUIRE(rig.waits_for("on_load 8 error: load did not return within 1000 ms and was given up"));
+  REQUIRE(rig.waits_for("on_init 7 error: create did not return within 5000 ms and was given up"));
+  REQUIRE(rig.waits_for("on_load 8 error: load did not return within 5000 ms and was given up"));
   CHECK(rig.is(7, ProcessState::failed));
   CHECK(rig.is(8, ProcessState::failed));
   CHECK(rig.manager->stats().abandoned >= 2);
@@ -104,6 +106,21 @@ TEST_CASE("an instrumentation that hangs in apply_config is closed by whoever co
   gate->open();
   CHECK(rig.waits_for("close 7"));
   CHECK(rig.waits_for("destroy 7"));
+}
+
+TEST_CASE("a call that ends its thread is given up, and other calls go on") {
+  Rig rig;
+  rig.options.workers = 1;
+  rig.options.step_timeout = soon;
+  rig.script->on("create 7", []() -> Result<void> { ::pthread_exit(nullptr); });
+  rig.script->on("run 8", []() -> Result<void> { ::pthread_exit(nullptr); });
+  rig.start();
+  rig.detector->exec(7);
+  REQUIRE(rig.waits_for("on_init 7 error: create did not return within 5000 ms and was given up"));
+  rig.detector->exec(8);
+  REQUIRE(rig.waits_for("on_run 8 error: its thread was ended"));
+  CHECK(rig.is(8, ProcessState::ended_run));
+  CHECK(rig.script->has("close 8"));
 }
 
 // ---- the end
@@ -192,16 +209,58 @@ TEST_CASE("run() returns although everything hangs, names what does, and reports
   rig.stop.request_stop();
   REQUIRE(eventually([&] { return rig.returned.load(); }));
   CHECK(rig.finish());
-  CHECK(rig.manager->stats().abandoned >= 1);
-  CHECK(rig.logger.count("a call did not return in time and was given up") >= 1);
+  if (rig.logger.count("no time was left") == 0) {
+    CHECK(rig.manager->stats().abandoned >= 1);
+    CHECK(rig.logger.count("a call did not return in time and was given up") >= 1);
+  }
   CHECK(rig.manager->stats().instrumented.empty());
   CHECK(rig.manager->processes().empty());
   rig.manager.reset();  // what hangs outlives it
 }
 
+TEST_CASE("what there was no time to close is closed all the same, once") {
+  constexpr pid_t most = 400;  // more than threads begin calls that hang
+  Rig rig;
+  rig.options.stop_timeout = 2s;
+  rig.start();
+  for (pid_t pid = 1; pid <= most; ++pid) rig.detector->exec(pid);
+  for (pid_t pid = 1; pid <= most; ++pid) REQUIRE(rig.is(pid, ProcessState::instrumented));
+  const auto apply = rig.script->block("apply 1");
+  rig.manager->update_config({{AppGroup{"other"}, config_of(1)}});
+  REQUIRE(rig.waits_for("apply 1 level=1"));
+  const auto gate = rig.script->block("close");
+  CHECK(rig.finish());
+  CHECK(rig.logger.count("no time was left") >= 1);
+  rig.manager.reset();
+  CHECK_FALSE(rig.script->has("close 1"));  // it is still in another call
+  apply->open();
+  gate->open();
+  for (pid_t pid = 1; pid <= most; ++pid) {
+    REQUIRE(rig.waits_for("destroy " + std::to_string(pid)));
+    CHECK(rig.script->count("close " + std::to_string(pid)) == 1);
+  }
+}
+
+TEST_CASE("the calls that run when the manager stops hear of it") {
+  Rig rig;
+  std::atomic<int> begun{0}, heard{0};
+  rig.options.handler.settings = [&](const AppDetails&, const Distribution&, const StopToken& stop) -> Result<Settings> {
+    ++begun;
+    heard += eventually([&] { return stop.stop_requested(); }) ? 1 : 0;
+    return Settings{};
+  };
+  rig.start();
+  for (const pid_t pid : {7, 8}) rig.detector->exec(pid);
+  REQUIRE(eventually([&] { return begun == 2; }));
+  CHECK(rig.finish());
+  CHECK(heard == 2);
+  CHECK(rig.manager->stats().abandoned == 0);
+  CHECK_FALSE(rig.script->has("create 7"));
+}
+
 TEST_CASE("a hung close does not keep the others from being reported in the end") {
   Rig rig;
-  rig.options.stop_timeout = 10s;
+  rig.options.stop_timeout = 20s;
   rig.options.workers = 1;
   const auto gate = rig.script->block("close 3");
   rig.start();
@@ -234,14 +293,15 @@ TEST_CASE("the detector's error ends the manager and is returned") {
 
 TEST_CASE("a detector that does not end is named and left behind") {
   Rig rig;
-  rig.options.stop_timeout = 2s;
+  rig.options.stop_timeout = 500ms;
   rig.detector->be_deaf();
   rig.start();
   rig.detector->exec(7);
   REQUIRE(rig.waits_for("run 7"));
+  rig.detector->exit(7);
+  REQUIRE(rig.waits_for("on_exit 7 /bin/app"));
   CHECK(rig.finish());
   CHECK(rig.logger.count("the detector did not end in time") == 1);
-  CHECK(rig.script->has("on_exit 7 /bin/app"));
   rig.detector->exec(8);  // into nothing
   rig.detector->end();
 }
@@ -264,4 +324,49 @@ TEST_CASE("events and requests that nobody takes are bounded and counted") {
   rig.manager.emplace(*std::move(made));
   rig.loop = std::thread([&] { rig.result = rig.manager->run(rig.stop.token()); });
   CHECK(eventually([&] { return rig.manager->stats().lost_requests == 5; }));
+}
+
+TEST_CASE("events beyond what may wait for run()'s thread are lost and counted") {
+  class SlowLogger final : public Logger {
+   public:
+    void log(Level, std::string_view, std::span<const Attribute>) noexcept override { gate.pass(); }
+    Gate gate;
+  };
+  SlowLogger slow;
+  Rig rig;
+  rig.options.logger = &slow;
+  rig.script->fail("details 7");
+  rig.start();
+  rig.detector->exec(7);
+  REQUIRE(eventually([&] { return slow.gate.waiting() == 1; }));  // run()'s thread is in the log
+  for (int event = 0; event < 65'536 + 5; ++event) rig.detector->exec(8);
+  slow.gate.open();
+  CHECK(eventually([&] { return rig.manager->stats().lost_events == 5; }));
+  CHECK(rig.is(8, ProcessState::instrumented));
+  CHECK(rig.finish());
+}
+
+TEST_CASE("a tracked process that cannot be resolved any more has failed, whether that fails or hangs") {
+  const std::string step = GENERATE("details 7", "distribution 7");
+  const bool hangs = GENERATE(false, true);
+  Rig rig;
+  rig.options.step_timeout = soon;
+  rig.start();
+  rig.detector->exec(7, "/bin/a");
+  REQUIRE(rig.is(7, ProcessState::instrumented));
+  if (hangs) {
+    rig.script->block(step);
+  } else {
+    rig.script->fail(step);
+  }
+  rig.detector->exec(7, "/bin/b");
+  if (step == "distribution 7" && !hangs) {  // it has none now
+    REQUIRE(rig.is(7, ProcessState::uninstrumented));
+  } else {
+    REQUIRE(rig.is(7, ProcessState::failed));
+    CHECK(rig.manager->processes().front().error);
+  }
+  CHECK(rig.instrumented() == 0);
+  rig.detector->exit(7);
+  CHECK(rig.gone(7));
 }

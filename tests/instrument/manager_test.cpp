@@ -238,7 +238,7 @@ TEST_CASE("a process that exits before anything was created is never reported") 
   rig.detector->exit(7);
   rig.settle();
   gate->open();
-  rig.settle(999'998);
+  rig.settle();
   CHECK(rig.gone(7));
   CHECK(rig.script->of(7) == Lines{"details"});
 }
@@ -365,7 +365,7 @@ TEST_CASE("generic factories that all pass are asked once for a process") {
   CHECK(rig.script->count("generic_create 7") == 1);
   CHECK(rig.gone(7));
   rig.detector->exit(7);
-  rig.settle(999'998);
+  rig.settle();
   CHECK_FALSE(rig.script->has("on_exit 7 /bin/app"));
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -54,6 +55,7 @@ class FakeDetector final : public ProcessDetector {
   /// On the test's thread; before run(): when it runs.
   void tell(const ProcessEvent& event) {
     std::lock_guard lock(mutex_);
+    if (event.type != ProcessEvent::Type::exit) started_[event.pid] = event.start_time;
     if (sink_) {
       sink_(event);
     } else {
@@ -75,6 +77,11 @@ class FakeDetector final : public ProcessDetector {
     event.start_time = start_time;
     tell(event);
   }
+  /// The pid is another process's now, of which nobody was told.
+  void took(pid_t pid, std::uint64_t start_time) {
+    std::lock_guard lock(mutex_);
+    started_[pid] = start_time;
+  }
   /// run() returns this.
   void end(Result<void> result = {}) {
     std::lock_guard lock(mutex_);
@@ -91,6 +98,12 @@ class FakeDetector final : public ProcessDetector {
     std::lock_guard lock(mutex_);
     stats_ = stats;
   }
+  /// When the process began that was told of last, of those with this pid.
+  std::optional<std::uint64_t> started(pid_t pid) const {
+    std::lock_guard lock(mutex_);
+    const auto found = started_.find(pid);
+    return found == started_.end() ? std::nullopt : std::optional(found->second);
+  }
   std::set<pid_t> tracked() const {
     std::lock_guard lock(mutex_);
     return tracked_;
@@ -102,6 +115,7 @@ class FakeDetector final : public ProcessDetector {
   Sink sink_;
   std::vector<ProcessEvent> before_;
   std::set<pid_t> tracked_;
+  std::map<pid_t, std::uint64_t> started_;
   DetectorStats stats_;
   Result<void> result_;
   bool ended_ = false, deaf_ = false;

@@ -115,7 +115,7 @@ class Script {
     std::lock_guard lock(mutex_);
     return lines_;
   }
-  /// Those of a process, without its pid.
+  /// Those of a process, without its pid, and without those that only read it.
   std::vector<std::string> of(pid_t pid) const {
     std::vector<std::string> found;
     const std::string number = " " + std::to_string(pid);
@@ -124,6 +124,7 @@ class Script {
       if (at == line.npos || (at + number.size() < line.size() && line[at + number.size()] != ' ')) continue;
       if (line.find(' ') != at) continue;
       line.erase(at, number.size());
+      if (line == "read") continue;
       found.push_back(std::move(line));
     }
     return found;
@@ -250,9 +251,9 @@ struct Rig {
     options.step_timeout = std::chrono::seconds(60);
     options.stop_timeout = std::chrono::seconds(60);
     options.handler = handler();
-    options.read_process = [to = script](pid_t pid) -> Result<ProcessEvent> {
+    options.read_process = [to = script, from = detector](pid_t pid) -> Result<ProcessEvent> {
       if (Result<void> done = to->call("read", pid); !done) return done.error();
-      return exec_of(pid, "/bin/app");
+      return exec_of(pid, "/bin/app", from->started(pid).value_or(1));
     };
   }
   ~Rig() {
@@ -325,18 +326,21 @@ struct Rig {
       return std::none_of(all.begin(), all.end(), [&](const auto& one) { return one.pid == pid; });
     });
   }
-  /// The manager has done all that it was told before: what it is told afterwards happens after that. Uses this process.
-  void settle(pid_t marker = 999'999) {
-    const std::size_t before = script->count("details " + std::to_string(marker));
+  /// The manager has done all that it was told before: what it is told afterwards happens after that.
+  void settle() {
+    const pid_t marker = ++marker_;
     script->fail("details " + std::to_string(marker));
     detector->exec(marker);
-    REQUIRE(waits_for("details " + std::to_string(marker), before + 1));
+    REQUIRE(waits_for("details " + std::to_string(marker)));
   }
   std::uint64_t instrumented(const Distribution& distribution = cpp_weir) const {
     const ManagerStats stats = manager->stats();
     const auto found = stats.instrumented.find(distribution);
     return found == stats.instrumented.end() ? 0 : found->second;
   }
+
+ private:
+  pid_t marker_ = 1'000'000;
 };
 
 }  // namespace weir::testing

@@ -6,7 +6,8 @@
 //   weir::hash_of(Group{"checkout", 2});
 //
 // What has a std::hash is hashed by it; else by hash_value(const T&), found where T lives; else, if T is an aggregate of at most six
-// members (no arrays, no base classes), each of its members is hashed by these rules, and the hashes are combined.
+// members (no arrays, no base classes), each of its members is hashed by these rules, and the hashes are combined. The == of such an
+// aggregate must compare all of its members, as a defaulted one does; one that passes over a member needs a hash_value() that does, too.
 
 #include <concepts>
 #include <cstddef>
@@ -106,7 +107,7 @@ constexpr bool can_hash() {
 template <class T>
 concept Hashable = detail::can_hash<T>();
 
-/// Equal values have equal hashes. Not the same from program to program. Thread-safety: safe.
+/// Equal values have equal hashes, if == is as said above. Not the same from program to program. Thread-safety: safe.
 template <Hashable T>
 std::size_t hash_of(const T& value) {
   if constexpr (detail::StdHashed<T>) {

@@ -26,13 +26,19 @@
 //   any of them, tracked: ─exit, or the manager stops─▶ closing ▸ close, on_run, on_exit ─▶ forgotten
 //                         ─Uninstrument of its group──▶ closing ▸ close, on_run ─▶ uninstrumented ─Instrument─▶ starting
 //
-// Threads. run()'s thread owns all state and calls nobody; the detector runs on a thread of its own; each live instrumentation has one
-// for its run(). All else that is the user's (handler, factories, load, close, apply_config, reporter) is called on a small pool, for
-// one process one call at a time, in order. A call that takes longer than `step_timeout` is given up: it is named in the log and
-// counted, its stop token is requested, a new worker takes its thread's place, and it counts as failed with std::errc::timed_out. What
-// it still returns is ignored: an instrumentation is closed (if it was loaded) and destroyed on that thread, whenever that is, also
-// when the manager is gone. So whatever callables refer to must live as long as they may hang. (Reporters, factories and the detector
-// are shared, and kept.) With 256 such threads at a time, no new ones take their place until one returns.
+// Threads. run()'s thread owns all state; of what is the user's it calls the logger, the groups' ==, and the destructors of Details and
+// groups, which must be quick (update_config() calls ==, too, under a lock). The detector runs on a thread of its own; each live
+// instrumentation has one for its run(). All else (handler, factories, load, close, apply_config, reporter, and the ends of
+// instrumentations) is called on a small pool, for one process one call at a time, in order. A call that takes longer than
+// `step_timeout`, or ends its thread (pthread_exit()), is given up: it is named in the log and counted, its stop token is requested, a
+// new worker takes its thread's place, and it counts as failed with std::errc::timed_out. What it still returns is ignored: an
+// instrumentation is closed (if it was loaded) and destroyed on that thread, whenever that is, also when the manager is gone; what
+// there is no time to close before run() returns is closed and destroyed likewise. So whatever callables refer to must live as long as
+// they may hang. (Reporters, factories and the detector are shared, and kept.) With 256 such threads at a time, no new ones take their
+// place until one returns. A run() that hangs after close() keeps its own thread, and those have no bound.
+//
+// Who is instrumented. After each load the process is read again: if the pid is another process's by then, or nobody's, the
+// instrumentation is closed, and the load has failed with std::errc::no_such_process. An event of who had a pid before is ignored.
 
 #include <sys/types.h>
 #include <chrono>
@@ -64,7 +70,7 @@ concept ProcessDetails = std::copy_constructible<T> && requires(const T& details
   { details.to_string() } -> std::convertible_to<std::string>;
 };
 
-/// What processes can be put together by.
+/// What processes can be put together by. Equal groups must have equal hashes (hash_of.hpp).
 template <class T>
 concept ProcessGrouping = std::copy_constructible<T> && std::equality_comparable<T> && Hashable<T>;
 
@@ -122,11 +128,14 @@ struct ManagerOptions {
   std::chrono::milliseconds stop_timeout{10'000};  ///< from the stop to the end of run(); each call gets at most half of what is left
   /// Counts instrumented_processes:LANGUAGE/SDK (a gauge), failed_instrumentations:LANGUAGE/SDK, events_lost and rescans.
   const Telemetry* telemetry = nullptr;
-  std::function<Result<ProcessEvent>(pid_t)> read_process{};  ///< for Instrument; none: weir::read_process()
+  /// For Instrument, and to see that who was loaded is still the same: std::errc::no_such_process says it is not, other errors say
+  /// nothing. Called on workers, by several at once. None: weir::read_process().
+  std::function<Result<ProcessEvent>(pid_t)> read_process{};
 };
 
 /// Instruments these processes, whatever the detector's filters say, also of groups that were un-instrumented. Skips those that are
-/// instrumented. A pid that cannot be read is logged.
+/// instrumented. It is about what they execute now: a group that they come into later stays un-instrumented. A pid that cannot be read
+/// is logged.
 struct Instrument {
   std::vector<pid_t> pids;
 };
@@ -140,7 +149,8 @@ struct Uninstrument {
 template <class ProcessGroup>
 Uninstrument(ProcessGroup) -> Uninstrument<ProcessGroup>;
 
-/// Tries again what failed, or whose run has ended: all, or those of one distribution.
+/// Tries again what failed, or whose run has ended, and applies a configuration again that was refused: of all, or of those of one
+/// distribution.
 struct RetryFailed {
   std::optional<Distribution> distribution{};
 };
@@ -165,7 +175,7 @@ struct ManagedProcess {
   Details details;
   ProcessState state = ProcessState::starting;
   Distribution distribution{};   ///< empty: none is known
-  std::optional<Error> error{};  ///< why it is not instrumented
+  std::optional<Error> error{};  ///< why it is not instrumented; of `instrumented` and `generic`: why not configured as asked
   Status status{};               ///< of the load
   Config config{};               ///< that it was given last, or began with
 };
