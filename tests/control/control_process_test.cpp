@@ -139,7 +139,7 @@ TEST_CASE("the environment may name a path") {
   CHECK_FALSE(is_there(program.socket));
   Program bad({{"WEIR_CONTROL", "/nowhere/at/all.sock"}}, "");  // which does not keep it from serving
   CHECK(bad.socket.empty());
-  CHECK(bad.tell("spans 1") == "made");
+  CHECK_FALSE(bad.tell("stats").empty());
   (void)bad.end();
   CHECK(bad.process().err().find("/nowhere/at/all.sock") != std::string::npos);
 }
