@@ -62,9 +62,10 @@ std::string done(const std::string& line) {
   std::string verb, path;
   words >> verb;
   if (verb == "fork") {
-    const pid_t child = ::fork();
+    const pid_t parent = ::getpid(), child = ::fork();
     if (child == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() != parent) ::_exit(0);  // it has ended before
       for (;;) ::pause();
     }
     return std::to_string(child);
