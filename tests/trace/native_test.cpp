@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/child.hpp"
 #include "support/eventually.hpp"
 #include "support/running_collector.hpp"
+#include "support/sanitizers.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/collect/collector.hpp"
 #include "weir/trace/socket_sender.hpp"
@@ -349,19 +351,29 @@ TEST_CASE("the child of a fork has rings of its own, and leaves those of its par
   RunningCollector collector(dir / "s");
   Tracer tracer{SocketSender{dir / "s", natively()}};
   ScopedSpan around = tracer.enter("around the fork");
+  int hung = 0;  // AddressSanitizer's allocator does not keep its locks over a fork
   for (int i = 0; i < 20; ++i) {
     ScopedSpan before = tracer.enter("of the parent");
     const pid_t child = ::fork();
     if (child == 0) {
+      weir::testing::become_a_child(60);
       { ScopedSpan span = tracer.enter("of the child"); }
       ::_exit(tracer.stop(20s).pending == 0 && tracer.stats().delivered == 1 ? 0 : 1);
     }
     int status = 0;
     ::waitpid(child, &status, 0);
-    CHECK(status == 0);
+    if (weir::testing::sanitized && WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
+      ++hung;
+    } else {
+      CHECK(status == 0);
+    }
   }
   around.end();
   CHECK(tracer.stop(20s).pending == 0);
+  if (hung > 0) {
+    WARN("children hung in the sanitizer: " << hung);
+    return;
+  }
   REQUIRE(eventually([&] { return collector.count() == 41; }));
   std::map<std::string, int> names;
   for (const Span& span : collector.spans()) ++names[span.name];
