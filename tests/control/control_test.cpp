@@ -20,6 +20,7 @@
 #include "support/eventually.hpp"
 #include "support/line_socket.hpp"
 #include "support/log_lines.hpp"
+#include "support/sanitizers.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/activity/log_tracker.hpp"
 #include "weir/bridge/operations_to_spans.hpp"
@@ -551,6 +552,7 @@ TEST_CASE("clients that ask for nothing make room for those that do, who keep th
   first.must_set(json::object());
 }
 
+#if defined(WEIR_TESTS_TSAN) || !defined(WEIR_TESTS_SANITIZED)  // UndefinedBehaviorSanitizer needs descriptors
 TEST_CASE("a limit of descriptors below those in use keeps nobody from being answered") {
   const Controlled controlled;
   Client first(controlled.path), second(controlled.path), third(controlled.path);
@@ -568,6 +570,7 @@ TEST_CASE("a limit of descriptors below those in use keeps nobody from being ans
   REQUIRE(limit(before.rlim_cur));
   CHECK(Client(controlled.path).stats()["settings"]["sampling"] == nullptr);
 }
+#endif
 
 TEST_CASE("keys that are made meanwhile are disabled, too, when the answer has come") {
   const Controlled controlled;
