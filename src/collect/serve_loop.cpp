@@ -262,7 +262,7 @@ void ServeLoop::drain_rings(TimePoint now) {
   } else if (woken) {
     pause_ = first_pause;
   } else {
-    pause_ = std::max(first_pause, pause_ * 2);
+    pause_ = std::clamp(pause_ * 2, first_pause, last_pause * 2);
   }
   look_again_ = pause_ <= last_pause ? now + pause_ : TimePoint::max();
 }
