@@ -107,6 +107,10 @@ void child_with_attributes(benchmark::State& state) {
 /// New roots, of which this sampler takes next to none.
 void with_sampler(benchmark::State& state, weir::Sampler sampler) {
   weir::Tracer here{Sink{}, {.sampler = std::move(sampler)}};
+  {  // the few that are taken find their name known
+    const weir::ContextScope scope(weir::Context(weir::TraceId{1, 2}, weir::SpanId{3}, true));
+    const weir::ScopedSpan span = here.enter("UserRepository.FindByID");
+  }
   measure_spans(state, here, 0, [&](std::uint64_t) {
     const weir::ScopedSpan span = here.enter("UserRepository.FindByID");
     bench::escape(&span);
