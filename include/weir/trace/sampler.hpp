@@ -95,6 +95,7 @@ class Sampler {
   static constexpr std::uint64_t follows_callers = 1, asks = 2;  ///< asks: it does not, samples() does
   static constexpr std::uint64_t word_of_default = (std::uint64_t{1} << 63) | follows_callers;
   std::uint64_t word() const noexcept { return threshold_ | (follows_callers_ ? follows_callers : 0) | (node_ != nullptr ? asks : 0); }
+  static bool takes_all(std::uint64_t word) noexcept { return word >= one; }
   static bool below(TraceId trace, std::uint64_t word) noexcept { return (trace.low >> 1 | 3) < word; }
 
  private:

@@ -89,7 +89,11 @@ class ScopedSpan {
   static constexpr std::uint64_t one_attribute = 1u << 17, one_word = 1, no_room = ~std::uint64_t{0x7ffeffff};
 
   void start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
-  bool start_not_sampled(Tracer& tracer) noexcept;
+  void start_child(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  void start_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  void start_sampled_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  bool begin_not_sampled(std::uint64_t tracer_id, std::uint64_t word) noexcept;
+  bool begin_sampled_root(std::uint64_t tracer_id, std::uint64_t word, Name name, SpanKind kind) noexcept;
   void start_slowly(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
   void start_under(const Context& parent, Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
   void begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name, SpanKind kind, SpanId span) noexcept;
@@ -113,6 +117,8 @@ class ScopedSpan {
   void finish() noexcept;
   void finish_slowly() noexcept;
   void destroy() noexcept;
+  void destroy_not_sampled() noexcept;
+  void destroy_recorded() noexcept;
   void destroy_slowly() noexcept;
   void restore_context(detail::ThreadState& thread) noexcept;
   void restore_context_slowly() noexcept;

@@ -114,7 +114,9 @@ class SpanSection {
  public:
   static constexpr std::uint64_t busy_id = UINT64_MAX - 1;  ///< no tracer's
 
-  explicit SpanSection(ThreadState& thread) noexcept : tracer_id(thread.tracer_id), thread_(thread) {
+  explicit SpanSection(ThreadState& thread) noexcept : SpanSection(thread, thread.tracer_id) {}
+  /// `now`: the thread's tracer id, from elsewhere: what is read from where one section wrote it is waited for by the next.
+  SpanSection(ThreadState& thread, std::uint64_t now) noexcept : tracer_id(now), thread_(thread) {
     thread.tracer_id = busy_id;
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }

@@ -27,16 +27,22 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   set_all(attributes);
 }
 
-/// What is usual, and nothing that would have to be called. The rest is start_slowly().
+/// Only says where to go: so none of the ways pays for what another keeps.
 [[gnu::noinline]] inline void ScopedSpan::start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
   detail::ThreadState& thread = detail::thread_state;
   thread_ = &thread;
   const std::uint8_t flags = thread.flags;
-  if (flags >= detail::flag_remote || (flags & detail::flag_sampled) == 0 || !thread.trace.valid()) {
-    if ((flags & ~detail::flag_random) == 0) return decline(detail::position());
-    if (flags >= detail::flag_remote || !start_not_sampled(tracer)) start_slowly(tracer, name, kind, attributes);
-    return;
+  if ((flags & ~detail::flag_random) == detail::flag_sampled) {
+    if (thread.trace.valid()) return start_child(tracer, name, kind, attributes);
+    return start_root(tracer, name, kind, attributes);
   }
+  if ((flags & ~detail::flag_random) == 0) return decline(detail::position());
+  start_slowly(tracer, name, kind, attributes);
+}
+
+/// What is usual, and nothing that would have to be called.
+[[gnu::noinline]] inline void ScopedSpan::start_child(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
   const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
   if (thread.tracer_id != tracer_id) [[unlikely]]
     return start_slowly(tracer, name, kind, attributes);
@@ -45,8 +51,8 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   if (known == nullptr) [[unlikely]]
     return start_slowly(tracer, name, kind, attributes);
   {
-    const detail::SpanSection section(thread);
-    flags_ = flags;
+    const detail::SpanSection section(thread, tracer_id);
+    flags_ = thread.flags;
     first_ = false;
     const SpanId span = ring.next_span_id();
     begin(ring, thread.trace, thread.span, *known, kind, span);
@@ -56,26 +62,66 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
     return begin_without_slot(tracer_id);
 }
 
-/// The first span of a trace that begins here. False, and nothing has happened: the trace may be recorded.
-[[gnu::always_inline]] inline bool ScopedSpan::start_not_sampled(Tracer& tracer) noexcept {
+/// The first span of a trace that begins here. With nothing kept over a call where it is not recorded.
+[[gnu::noinline]] inline void ScopedSpan::start_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
   detail::ThreadState& thread = detail::thread_state;
   const std::uint64_t word = tracer.entry_.sampling.load(std::memory_order_relaxed);
-  if ((word & Sampler::asks) != 0 || thread.tracer_id != tracer.entry_.active_id.load(std::memory_order_relaxed)) return false;
-  const detail::SpanSection section(thread);
+  const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
+  if ((word & Sampler::asks) != 0 || thread.tracer_id != tracer_id) [[unlikely]]
+    return start_slowly(tracer, name, kind, attributes);
+  if (Sampler::takes_all(word) || !begin_not_sampled(tracer_id, word)) start_sampled_root(tracer, name, kind, attributes);
+}
+
+/// False, and nothing has happened: the trace may be recorded.
+[[gnu::always_inline]] inline bool ScopedSpan::begin_not_sampled(std::uint64_t tracer_id, std::uint64_t word) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  const detail::SpanSection section(thread, tracer_id);
   detail::ThreadRing& ring = *thread.ring;
-  if (Sampler::below({0, ring.trace_low_of(ring.peek_span_id())}, word)) return false;
-  const SpanId span = ring.next_span_id();
+  const SpanId span = ring.peek_span_id();
   const TraceId trace = ring.trace_id_of(span);
-  const std::uint8_t flags = thread.flags;
-  previous_flags_ = flags;
+  if (Sampler::below(trace, word)) return false;
+  ring.take_span_id();
+  ring.count_not_sampled();
   root_ = first_ = true;
   record_.parent = thread.span.value;
   record_.trace_high = thread.trace.high = trace.high;
   record_.trace_low = thread.trace.low = trace.low;
   record_.span = thread.span.value = span.value;
-  flags_ = thread.flags = flags & detail::flag_random;
-  ring.count_not_sampled();
+  previous_flags_ = thread.flags;
+  flags_ = thread.flags = thread.flags & detail::flag_random;
   state_ = State::not_sampled;
+  return true;
+}
+
+[[gnu::noinline]] inline void ScopedSpan::start_sampled_root(Tracer& tracer, Name name, SpanKind kind,
+                                                             const Attributes* attributes) noexcept {
+  const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
+  const std::uint64_t word = tracer.entry_.sampling.load(std::memory_order_relaxed);
+  if (detail::thread_state.tracer_id != tracer_id || !begin_sampled_root(tracer_id, word, name, kind)) [[unlikely]]
+    return start_slowly(tracer, name, kind, attributes);
+  if (slot_ == detail::no_slot) [[unlikely]]
+    return begin_without_slot(tracer_id);
+}
+
+/// False, and nothing has happened: the name is not at hand, or a signal handler took the id that was to be recorded.
+[[gnu::always_inline]] inline bool ScopedSpan::begin_sampled_root(std::uint64_t tracer_id, std::uint64_t word, Name name,
+                                                                  SpanKind kind) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  detail::ThreadRing& ring = *thread.ring;
+  const std::uint32_t* const known = ring.known_name(name);
+  if (known == nullptr) [[unlikely]]
+    return false;
+  const detail::SpanSection section(thread, tracer_id);
+  const SpanId span = ring.peek_span_id();
+  const TraceId trace = ring.trace_id_of(span);
+  if (!Sampler::below(trace, word)) [[unlikely]]
+    return false;
+  ring.take_span_id();
+  root_ = first_ = true;
+  flags_ = previous_flags_ = thread.flags;
+  begin(ring, trace, thread.span, *known, kind, span);
+  thread.trace = trace;
+  thread.span = span;
   return true;
 }
 
@@ -347,15 +393,14 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
 
 /// Of a span that nobody looks at any more.
 [[gnu::noinline]] inline void ScopedSpan::destroy() noexcept {
+  if (state_ == State::not_sampled) return destroy_not_sampled();
+  destroy_recorded();
+}
+
+[[gnu::noinline]] inline void ScopedSpan::destroy_recorded() noexcept {
   detail::ThreadState& thread = detail::thread_state;
-  if (!quick()) [[unlikely]] {
-    const bool innermost = thread_ == &thread && thread.span.value == record_.span && thread.ended_count == 0;
-    if (state_ != State::not_sampled || !innermost || !root_) return destroy_slowly();
-    thread.flags = previous_flags_;
-    thread.trace = {};
-    thread.span.value = record_.parent;
-    return;
-  }
+  if (!quick()) [[unlikely]]
+    return destroy_slowly();
   {
     const detail::SpanSection section(thread);
     const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);
@@ -363,9 +408,22 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
     std::memcpy(inline_ + size, &zero, sizeof zero);  // what is copied ends at a multiple of 16
     write(*ring_, inline_, size);
     ring_->close_slot(slot_);
+    if (thread_ != nullptr) return restore_context(thread);
   }
-  if (thread_ == nullptr) return parent_.~Parent();
-  restore_context(thread);
+  parent_.~Parent();
+}
+
+[[gnu::noinline]] inline void ScopedSpan::destroy_not_sampled() noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  const bool busy = thread.tracer_id == detail::SpanSection::busy_id;
+  if (thread_ != &thread || busy || thread.span.value != record_.span || thread.ended_count != 0) [[unlikely]]
+    return destroy_slowly();
+  // In this order, a signal handler finds what this span left, or no trace in which nothing is recorded, or what was before.
+  if (root_) thread.trace = {};
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  thread.span.value = record_.parent;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  thread.flags = previous_flags_;
 }
 
 [[gnu::noinline]] inline void ScopedSpan::destroy_slowly() noexcept {
@@ -385,13 +443,18 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
     write(*ring_, inline_, size);
     left_ = 0;
     ring_->close_slot(slot_);
+    if (thread_ != nullptr) restore_context(thread);
   }
-  if (thread_ != nullptr) restore_context(thread);
 }
 
+/// Requires: a SpanSection.
 [[gnu::always_inline]] inline void ScopedSpan::restore_context(detail::ThreadState& thread) noexcept {
-  if (first_ || thread.span.value != record_.span || thread.ended_count != 0) return restore_context_slowly();
+  if (thread.span.value != record_.span || thread.ended_count != 0) [[unlikely]]
+    return restore_context_slowly();
   thread.span.value = record_.parent;
+  if (!first_) return;
+  thread.flags = previous_flags_;
+  if (root_) thread.trace = {};
 }
 
 [[gnu::noinline]] inline void ScopedSpan::restore_context_slowly() noexcept {

@@ -49,7 +49,8 @@ class alignas(128) ThreadRing {
   void seed_ids(std::uint64_t seed) noexcept {
     fixed_ids_ = seed != 0;
     const auto draw = [&] { return fixed_ids_ ? split_mix(seed) : random_seed(); };
-    span_key_ = draw();
+    do span_key_ = draw();
+    while (span_key_ * inverse_step >> 63 == 0);
     trace_keys_[0] = draw();
     trace_keys_[1] = draw();
     span_count_ = 0;
@@ -72,23 +73,20 @@ class alignas(128) ThreadRing {
   const AttributeLimits& limits() const noexcept { return limits_; }
   std::uint64_t ticks() const noexcept { return ticker_.now(); }
 
-  /// Distinct in this ring: an odd multiple of a counter, xor a key of the ring's own.
-  SpanId next_span_id() noexcept {
-    std::uint64_t id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
-    if (id == 0) [[unlikely]]
-      id = ++span_count_ * 0x9E3779B97F4A7C15u ^ span_key_;
-    return SpanId{id};
-  }
-  /// What next_span_id() will give.
-  SpanId peek_span_id() const noexcept { return SpanId{(span_count_ + 1) * 0x9E3779B97F4A7C15u ^ span_key_}; }
+  /// Distinct in this ring: an odd multiple of a counter, xor a key of the ring's own, for which 0 would come after 2^63 of them.
+  SpanId next_span_id() noexcept { return SpanId{++span_count_ * id_step ^ span_key_}; }
+  /// What next_span_id() will give; then take_span_id() is enough.
+  SpanId peek_span_id() const noexcept { return SpanId{(span_count_ + 1) * id_step ^ span_key_}; }
+  void take_span_id() noexcept { ++span_count_; }
   /// Of the trace that begins with `root`. The high half is as distinct as that, the low half, by which samplers decide, random
-  /// (SplitMix64 of the counter behind `root`). Nothing but the counter is kept between two: what each trace reads and
-  /// writes would be a chain that the next one waits for.
+  /// (as wyrand makes a number of its counter: both halves of a product). Nothing but the counter is kept between two: what
+  /// each trace reads and writes would be a chain that the next one waits for.
   TraceId trace_id_of(SpanId root) const noexcept { return {root.value ^ trace_keys_[0], trace_low_of(root)}; }
   std::uint64_t trace_low_of(SpanId root) const noexcept {
-    std::uint64_t state = root.value ^ trace_keys_[1];
-    const std::uint64_t low = split_mix(state);
-    return low + (low == 0);
+    const std::uint64_t mixed = root.value ^ trace_keys_[1];
+    __extension__ using Product = unsigned __int128;
+    const Product product = Product{mixed} * (mixed ^ 0xE7037ED1A0B428DBu);
+    return static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product);
   }
 
   /// An entry of the cache is written once, its text last: a signal handler may come in between.
@@ -194,6 +192,8 @@ class alignas(128) ThreadRing {
     std::uint32_t word, id;
   };
   static constexpr std::size_t max_name_probes = 8;
+  static constexpr std::uint64_t id_step = 0x9E3779B97F4A7C15, inverse_step = 0xF1DE83E19937733D;  // 2^64 / golden ratio; times it, 1
+  static_assert(id_step * inverse_step == 1);
 
   static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {  // one writer
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
