@@ -2,12 +2,14 @@
 // And spans of a thread that is cancelled, or left by an exception.
 #include <pthread.h>
 #include <sys/time.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
 #include <optional>
+#include <random>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -159,6 +161,120 @@ TEST_CASE("signal handlers whose spans find the ring full drop them") {
   CHECK(stats.dropped_full > 0);
   check_invariant(stats);
 }
+
+#if defined(__x86_64__)
+
+/// Calls a handler after one instruction of what runs: the processor traps after each.
+class Stepping {
+ public:
+  explicit Stepping(void (*handler)()) {
+    handler_ = handler;
+    struct sigaction action {};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = [](int, siginfo_t*, void* context) {
+      if (step_++ != at_) return;
+      static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_EFL] &= ~trap_flag;
+      handler_();
+    };
+    sigaction(SIGTRAP, &action, &previous_);
+  }
+  ~Stepping() { sigaction(SIGTRAP, &previous_, nullptr); }
+  Stepping(const Stepping&) = delete;
+  Stepping& operator=(const Stepping&) = delete;
+
+  /// False: `run` has no instruction of that number.
+  template <class F>
+  static bool interrupt(std::uint64_t at, F&& run) {
+    at_ = at;
+    step_ = 0;
+    asm volatile("sub $128, %%rsp\n pushfq\n orq $0x100, (%%rsp)\n popfq\n add $128, %%rsp" ::: "cc", "memory");
+    run();
+    asm volatile("sub $128, %%rsp\n pushfq\n andq $~0x100, (%%rsp)\n popfq\n add $128, %%rsp" ::: "cc", "memory");
+    return step_ > at_;
+  }
+
+  // A trap takes microseconds: some instructions each time the test runs, and others the next time.
+  static constexpr std::uint64_t stride = weir::testing::sanitized ? 101 : 3;
+  static std::uint64_t first() { return std::random_device{}() % stride; }
+
+ private:
+  static constexpr greg_t trap_flag = 0x100;
+  static inline void (*handler_)() = nullptr;
+  static inline std::uint64_t at_ = 0, step_ = 0;
+  struct sigaction previous_ {};
+};
+
+TEST_CASE("after whichever instruction a signal handler makes spans of another tracer, they stay apart") {
+  InMemorySender sink, other_sink;
+  Tracer tracer{sink}, other{other_sink};
+  handled = &other;
+  worker = pthread_self();
+  made = 0;
+  std::uint64_t own = 0, strange = 0, kept = 0;
+  const auto run = [&] {
+    const ScopedSpan root = tracer.enter("main");
+    const ScopedSpan child = tracer.enter("main");
+    tracer.enter("main").end();
+  };
+  const bool recorded = GENERATE(true, false);
+  if (!recorded) tracer.set_sampler(weir::Sampler::never());
+  const Stepping stepping([] { make_spans(0); });
+  make_spans(0);
+  bool more = true;
+  for (std::uint64_t at = Stepping::first(); more; at += Stepping::stride) {
+    run();
+    const std::uint64_t before = tracer.stats().emitted;
+    more = Stepping::interrupt(at, run);
+    if (tracer.stats().emitted - before != (recorded ? 3 : 0)) FAIL("after instruction " << at);
+    run();
+    own += 9;
+    if (at % 8 != 0 && more) continue;
+    for (const Span& span : sink.spans()) strange += span.name != "main";
+    for (const Span& span : other_sink.spans()) strange += span.name == "main";
+    kept += sink.spans().size();
+    sink.clear();
+    other_sink.clear();
+  }
+  CHECK(own > 9 * 20);
+  CHECK(strange == 0);
+  CHECK(Context::current() == Context());
+  CHECK(tracer.stats().emitted == (recorded ? own : 0));
+  CHECK(tracer.stats().not_sampled == (recorded ? 0 : own / 3));
+  CHECK(kept == tracer.stats().emitted);
+  if (recorded) CHECK(other.stats().emitted == made);  // else some of them were in a trace that is not sampled
+  check_invariant(other.stats());
+}
+
+TEST_CASE("after whichever instruction a signal handler writes spans, they take no room from under the one it interrupts") {
+  InMemorySender sink({.ring_bytes = 4096});
+  Tracer tracer{sink};
+  handled = &tracer;
+  worker = pthread_self();
+  const std::string text(400, 'x');
+  std::uint64_t kept = 0, broken = 0;
+  const Stepping stepping([] { make_spans(0); });
+  { const ScopedSpan first = tracer.enter("small"); }
+  const weir::detail::ThreadRing& ring = *weir::detail::thread_state.ring;
+  bool more = true;
+  for (std::uint64_t at = Stepping::first(); more; at += Stepping::stride) {
+    constexpr std::uint64_t largest = 64 + 448 + 16;  // for which the usual way wants room
+    while (!ring.has_room(largest) || ring.has_room(largest + 64)) tracer.enter("small").end();
+    more = Stepping::interrupt(at, [&] { tracer.enter("main").set("text", text); });
+    for (int i = 0; i < 3; ++i) tracer.enter("main").set("text", text);
+    for (const Span& span : sink.spans()) {
+      ++kept;
+      if (span.name == "main") broken += span.attrs != weir::StringAttributes{{"text", text}};
+    }
+    sink.clear();
+  }
+  const weir::TracerStats stats = tracer.stats();
+  CHECK(broken == 0);
+  CHECK(kept == stats.delivered);
+  CHECK(stats.dropped() == stats.dropped_reentrant);
+  check_invariant(stats);
+}
+
+#endif
 
 TEST_CASE("a span that a handler makes in the middle of another's begin is dropped, and says nothing of where it is") {
   InMemorySender sink;

@@ -89,6 +89,7 @@ class ScopedSpan {
   static constexpr std::uint64_t one_attribute = 1u << 17, one_word = 1, no_room = ~std::uint64_t{0x7ffeffff};
 
   void start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  bool begin_child(std::uint64_t tracer_id, Name name, SpanKind kind) noexcept;
   void start_child(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
   void start_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
   void start_sampled_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
@@ -99,7 +100,7 @@ class ScopedSpan {
   void begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name, SpanKind kind, SpanId span) noexcept;
   void begin_without_slot(std::uint64_t tracer_id) noexcept;
   void decline(const detail::Position& parent) noexcept;
-  void refuse(const detail::ThreadState& thread, const detail::Position& parent) noexcept;
+  void refuse(const detail::SpanSection& section, const detail::Position& parent) noexcept;
   void become_special() noexcept;
   std::uint32_t find_key(detail::ThreadRing* ring, Name key) const noexcept;
   void set_all(const Attributes& attributes) noexcept;
@@ -113,6 +114,7 @@ class ScopedSpan {
   bool make_room(std::size_t bytes) noexcept;
   void merge_equal_keys() noexcept;
   bool quick() const noexcept;
+  bool end_quickly(State next) noexcept;
   void write(detail::ThreadRing& ring, const std::byte* attributes, std::uint64_t bytes) noexcept;
   void finish() noexcept;
   void finish_slowly() noexcept;

@@ -98,7 +98,8 @@ class Tracer {
   bool declines(std::uint8_t flags) const noexcept;
   bool samples(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
   bool asks_sampler(TraceId trace, std::uint8_t flags, const Name& name, const Attributes* attributes) noexcept;
-  detail::ThreadRing* attach() noexcept;
+  detail::ThreadRing* attach(const detail::SpanSection& section) noexcept;
+  detail::ThreadRing* attach_slowly(const detail::SpanSection& section) noexcept;
   FlushResult completed(FlushResult result) const noexcept {
     result.dropped = stats().dropped();
     return result;
@@ -185,8 +186,16 @@ inline bool Tracer::samples(TraceId trace, std::uint8_t flags, const Name& name,
       .samples({trace, (flags & detail::flag_remote) != 0, (flags & detail::flag_sampled) != 0, name.view(), attributes, &entry_.ticker});
 }
 
-[[gnu::noinline, gnu::cold]] inline detail::ThreadRing* Tracer::attach() noexcept {
-  if (detail::thread_state.tracer_id == detail::SpanSection::busy_id) {
+/// The thread's ring, which is one of this tracer from now on. nullptr: there is none, and the span is counted as dropped.
+/// Requires: `section` is the innermost one.
+inline detail::ThreadRing* Tracer::attach(const detail::SpanSection& section) noexcept {
+  const detail::ThreadState& thread = detail::thread_state;
+  const bool attached = !section.nested() && thread.ring_tracer == entry_.active_id.load(std::memory_order_relaxed);
+  return attached ? thread.ring : attach_slowly(section);
+}
+
+[[gnu::noinline, gnu::cold]] inline detail::ThreadRing* Tracer::attach_slowly(const detail::SpanSection& section) noexcept {
+  if (section.nested()) {
     entry_.dropped_reentrant.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }

@@ -38,8 +38,9 @@ struct ThreadState {
   std::uint8_t flags = new_trace_flags;
   std::uint8_t ended_count = 0;       // of `ended`
   const ContextData* data = nullptr;  // borrowed from the innermost ContextScope
-  // The ring this thread last wrote to, which tracer it belongs to, and all rings of this thread (trace/detail/attach.hpp).
-  std::uint64_t tracer_id = 0;
+  // The ring this thread last wrote to, which tracer it belongs to (in `tracer_id` only outside of a SpanSection; both change
+  // in one alone), and all rings of this thread (trace/detail/attach.hpp).
+  std::uint64_t tracer_id = 0, ring_tracer = 0;
   ThreadRing* ring = nullptr;
   ThreadRing* rings = nullptr;
   // Of activities (activity/activity.hpp): the ids that this thread may still give, and memory for the next.
@@ -109,27 +110,31 @@ inline void leave_ambient(SpanId span, const Position& previous) noexcept {
 
 /// While one lives, the calling thread is in the middle of what a signal handler must not do as well: spans that one begins or
 /// ends on this thread are dropped, and counted. It takes the place of the tracer's id, so that spans need not look for it.
-/// Thread-safety: of one thread.
+/// What was found before it began (the id, the ring, room in it) a handler may have changed since. Thread-safety: of one thread.
 class SpanSection {
  public:
   static constexpr std::uint64_t busy_id = UINT64_MAX - 1;  ///< no tracer's
+  struct Outermost {};
 
-  explicit SpanSection(ThreadState& thread) noexcept : SpanSection(thread, thread.tracer_id) {}
-  /// `now`: the thread's tracer id, from elsewhere: what is read from where one section wrote it is waited for by the next.
-  SpanSection(ThreadState& thread, std::uint64_t now) noexcept : tracer_id(now), thread_(thread) {
-    thread.tracer_id = busy_id;
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-  }
+  explicit SpanSection(ThreadState& thread) noexcept : nested_(thread.tracer_id == busy_id), thread_(thread) { begin(); }
+  /// Requires: none lives on this thread.
+  SpanSection(ThreadState& thread, Outermost) noexcept : nested_(false), thread_(thread) { begin(); }
   ~SpanSection() {
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    thread_.tracer_id = tracer_id;
+    if (!nested_) thread_.tracer_id = thread_.ring_tracer;
   }
   SpanSection(const SpanSection&) = delete;
   SpanSection& operator=(const SpanSection&) = delete;
 
-  std::uint64_t tracer_id;  ///< of the thread, when this ends
+  bool nested() const noexcept { return nested_; }
 
  private:
+  void begin() noexcept {
+    thread_.tracer_id = busy_id;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+
+  bool nested_;
   ThreadState& thread_;
 };
 

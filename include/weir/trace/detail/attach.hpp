@@ -47,9 +47,9 @@ class Undisturbed {
  public:
   Undisturbed() noexcept { ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state_); }
   ~Undisturbed() { ::pthread_setcancelstate(cancel_state_, nullptr); }
-  SpanSection section{thread_state};
 
  private:
+  SpanSection section_{thread_state};
   int cancel_state_ = 0;
 };
 
@@ -225,7 +225,7 @@ inline void Process::prepare() noexcept {
           Process& self = process();
           self.generation_.fetch_add(1, std::memory_order_relaxed);
           ThreadState& thread = thread_state;  // the only thread there is; its rings are the parent's
-          thread.tracer_id = 0;
+          thread.tracer_id = thread.ring_tracer = 0;
           thread.ring = thread.rings = nullptr;
           for (TracerEntry* entry = self.tracers_; entry != nullptr; entry = entry->next) {
             entry->refusals.store(0, std::memory_order_relaxed);
@@ -243,16 +243,16 @@ inline void Process::prepare() noexcept {
 
 inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
   ThreadState& thread = thread_state;
-  SpanSection section(thread);
+  const SpanSection section(thread);
   for (ThreadRing** link = &thread.rings; *link != nullptr;) {
     ThreadRing* ring = *link;
     if (ring->tracer_id() == tracer_id) {
       thread.ring = ring;
-      section.tracer_id = tracer_id;
+      thread.ring_tracer = tracer_id;
       return ring;
     }
     if (ring->orphaned()) {  // its tracer is gone
-      if (thread.ring == ring) thread.ring = nullptr, section.tracer_id = 0;
+      if (thread.ring == ring) thread.ring = nullptr, thread.ring_tracer = 0;
       *link = ring->next;
       ring->let_go();
     } else {
@@ -265,7 +265,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
 [[gnu::noinline, gnu::cold]] inline ThreadRing* Process::attach(std::uint64_t tracer_id) noexcept {
   if (ThreadRing* ring = attached(tracer_id)) return ring;
   ThreadState& thread = thread_state;
-  Undisturbed undisturbed;
+  const Undisturbed undisturbed;
   std::lock_guard lock(mutex_);
   TracerEntry* entry = find(tracer_id);
   if (entry == nullptr) return nullptr;
@@ -287,7 +287,7 @@ inline ThreadRing* Process::attached(std::uint64_t tracer_id) noexcept {
   if (entry->id_seed != 0 || ring->has_fixed_ids()) ring->seed_ids(entry->id_seed != 0 ? entry->id_seed++ : 0);
   ring->next = thread.rings;
   thread.rings = thread.ring = ring;
-  undisturbed.section.tracer_id = tracer_id;
+  thread.ring_tracer = tracer_id;
   return ring;
 }
 
@@ -335,8 +335,8 @@ inline void Process::stop_tracers() noexcept {
 
 inline void Process::end_thread(void*) noexcept {
   ThreadState& thread = thread_state;
-  Undisturbed undisturbed;
-  undisturbed.section.tracer_id = 0;
+  const Undisturbed undisturbed;
+  thread.ring_tracer = 0;
   thread.ring = nullptr;
   while (thread.rings != nullptr) {
     ThreadRing* ring = thread.rings;

@@ -42,32 +42,36 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
 
 /// What is usual, and nothing that would have to be called.
 [[gnu::noinline]] inline void ScopedSpan::start_child(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
-  detail::ThreadState& thread = detail::thread_state;
   const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
-  if (thread.tracer_id != tracer_id) [[unlikely]]
+  if (detail::thread_state.tracer_id != tracer_id || !begin_child(tracer_id, name, kind)) [[unlikely]]
     return start_slowly(tracer, name, kind, attributes);
-  detail::ThreadRing& ring = *thread.ring;
-  const std::uint32_t* const known = ring.known_name(name);
-  if (known == nullptr) [[unlikely]]
-    return start_slowly(tracer, name, kind, attributes);
-  {
-    const detail::SpanSection section(thread, tracer_id);
-    flags_ = thread.flags;
-    first_ = false;
-    const SpanId span = ring.next_span_id();
-    begin(ring, thread.trace, thread.span, *known, kind, span);
-    thread.span = span;
-  }
   if (slot_ == detail::no_slot) [[unlikely]]
     return begin_without_slot(tracer_id);
 }
 
+/// False, and nothing has happened: its name is not at hand, or a signal handler made a span of another tracer meanwhile.
+[[gnu::always_inline]] inline bool ScopedSpan::begin_child(std::uint64_t tracer_id, Name name, SpanKind kind) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  const detail::SpanSection section(thread, detail::SpanSection::Outermost{});
+  if (thread.ring_tracer != tracer_id) [[unlikely]]
+    return false;
+  detail::ThreadRing& ring = *thread.ring;
+  const std::uint32_t* const known = ring.known_name(name);
+  if (known == nullptr) [[unlikely]]
+    return false;
+  flags_ = thread.flags;
+  first_ = false;
+  const SpanId span = ring.next_span_id();
+  begin(ring, thread.trace, thread.span, *known, kind, span);
+  thread.span = span;
+  return true;
+}
+
 /// The first span of a trace that begins here. With nothing kept over a call where it is not recorded.
 [[gnu::noinline]] inline void ScopedSpan::start_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
-  detail::ThreadState& thread = detail::thread_state;
   const std::uint64_t word = tracer.entry_.sampling.load(std::memory_order_relaxed);
   const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
-  if ((word & Sampler::asks) != 0 || thread.tracer_id != tracer_id) [[unlikely]]
+  if ((word & Sampler::asks) != 0 || detail::thread_state.tracer_id != tracer_id) [[unlikely]]
     return start_slowly(tracer, name, kind, attributes);
   if (Sampler::takes_all(word) || !begin_not_sampled(tracer_id, word)) start_sampled_root(tracer, name, kind, attributes);
 }
@@ -75,7 +79,9 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
 /// False, and nothing has happened: the trace may be recorded.
 [[gnu::always_inline]] inline bool ScopedSpan::begin_not_sampled(std::uint64_t tracer_id, std::uint64_t word) noexcept {
   detail::ThreadState& thread = detail::thread_state;
-  const detail::SpanSection section(thread, tracer_id);
+  const detail::SpanSection section(thread, detail::SpanSection::Outermost{});
+  if (thread.ring_tracer != tracer_id) [[unlikely]]
+    return false;
   detail::ThreadRing& ring = *thread.ring;
   const SpanId span = ring.peek_span_id();
   const TraceId trace = ring.trace_id_of(span);
@@ -103,15 +109,18 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
     return begin_without_slot(tracer_id);
 }
 
-/// False, and nothing has happened: the name is not at hand, or a signal handler took the id that was to be recorded.
+/// False, and nothing has happened: as with a child, or the trace is not to be recorded, since the sampler has changed or a
+/// signal handler took the id that was.
 [[gnu::always_inline]] inline bool ScopedSpan::begin_sampled_root(std::uint64_t tracer_id, std::uint64_t word, Name name,
                                                                   SpanKind kind) noexcept {
   detail::ThreadState& thread = detail::thread_state;
+  const detail::SpanSection section(thread, detail::SpanSection::Outermost{});
+  if (thread.ring_tracer != tracer_id) [[unlikely]]
+    return false;
   detail::ThreadRing& ring = *thread.ring;
   const std::uint32_t* const known = ring.known_name(name);
   if (known == nullptr) [[unlikely]]
     return false;
-  const detail::SpanSection section(thread, tracer_id);
   const SpanId span = ring.peek_span_id();
   const TraceId trace = ring.trace_id_of(span);
   if (!Sampler::below(trace, word)) [[unlikely]]
@@ -128,10 +137,8 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
 [[gnu::noinline]] inline void ScopedSpan::start_slowly(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
   detail::ThreadState& thread = detail::thread_state;
   if (tracer.declines(thread.flags)) return decline(detail::position());
-  if (thread.tracer_id != tracer.entry_.active_id.load(std::memory_order_relaxed)) [[unlikely]] {
-    if (tracer.attach() == nullptr) return refuse(thread, detail::position());
-  }
   const detail::SpanSection section(thread);
+  if (tracer.attach(section) == nullptr) return refuse(section, detail::position());
   detail::ThreadRing& ring = *thread.ring;
   const SpanId span = ring.next_span_id(), parent = thread.span;
   const std::uint8_t flags = thread.flags;
@@ -153,7 +160,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
     }
   }
   begin(ring, thread.trace, parent, ring.name_id(name), kind, span);
-  if (slot_ == detail::no_slot) begin_without_slot(section.tracer_id);
+  if (slot_ == detail::no_slot) begin_without_slot(thread.ring_tracer);
   thread.span = span;
 }
 
@@ -164,10 +171,8 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   thread_ = nullptr;
   const detail::Position position = detail::ContextAccess::position(parent);
   if (tracer.off() || tracer.declines(position.flags)) return decline(position);
-  if (thread.tracer_id != tracer.entry_.active_id.load(std::memory_order_relaxed)) [[unlikely]] {
-    if (tracer.attach() == nullptr) return refuse(thread, position);
-  }
   const detail::SpanSection section(thread);
+  if (tracer.attach(section) == nullptr) return refuse(section, position);
   detail::ThreadRing& ring = *thread.ring;
   const SpanId span = ring.next_span_id();
   TraceId trace = position.trace;
@@ -179,7 +184,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
     if (!sampled) return decline({trace, span, flags_});
   }
   begin(ring, trace, position.span, ring.name_id(name), kind, span);
-  if (slot_ == detail::no_slot) begin_without_slot(section.tracer_id);
+  if (slot_ == detail::no_slot) begin_without_slot(thread.ring_tracer);
 }
 
 [[gnu::always_inline]] inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name,
@@ -225,9 +230,9 @@ inline void ScopedSpan::become_special() noexcept {
 }
 
 /// There is no ring for it.
-[[gnu::noinline, gnu::cold]] inline void ScopedSpan::refuse(const detail::ThreadState& thread, const detail::Position& parent) noexcept {
+[[gnu::noinline, gnu::cold]] inline void ScopedSpan::refuse(const detail::SpanSection& section, const detail::Position& parent) noexcept {
   // In a signal handler that came while its thread was moving the ambient context: there is none to speak of.
-  decline(thread.tracer_id == detail::SpanSection::busy_id && thread_ != nullptr ? detail::Position{{}, {}, 0} : parent);
+  decline(section.nested() && thread_ != nullptr ? detail::Position{{}, {}, 0} : parent);
 }
 
 inline Context ScopedSpan::context() const noexcept {
@@ -371,11 +376,10 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
   return true;
 }
 
-/// Whether all is at hand that its end needs: nothing has to be called.
+/// Whether it may end the usual way: in this thread's ring, and not in the middle of another span's begin or end.
 [[gnu::always_inline]] inline bool ScopedSpan::quick() const noexcept {
   const detail::ThreadState& thread = detail::thread_state;
-  return state_ == State::plain && ring_ == thread.ring && thread.tracer_id != detail::SpanSection::busy_id &&
-         ring_->has_room(sizeof record_ + inline_bytes + detail::record_alignment);
+  return state_ == State::plain && ring_ == thread.ring && thread.tracer_id != detail::SpanSection::busy_id;
 }
 
 /// Requires: room in the ring. `size`: of the attributes; there is room for 16 bytes more.
@@ -398,19 +402,25 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
 }
 
 [[gnu::noinline]] inline void ScopedSpan::destroy_recorded() noexcept {
-  detail::ThreadState& thread = detail::thread_state;
-  if (!quick()) [[unlikely]]
+  if (!quick() || !end_quickly(State::plain)) [[unlikely]]
     return destroy_slowly();
-  {
-    const detail::SpanSection section(thread);
-    const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);
-    const std::uint64_t zero = 0;
-    std::memcpy(inline_ + size, &zero, sizeof zero);  // what is copied ends at a multiple of 16
-    write(*ring_, inline_, size);
-    ring_->close_slot(slot_);
-    if (thread_ != nullptr) return restore_context(thread);
-  }
-  parent_.~Parent();
+  if (thread_ == nullptr) parent_.~Parent();
+}
+
+/// Requires: quick(). False, and nothing has happened: the ring has no room at hand.
+[[gnu::always_inline]] inline bool ScopedSpan::end_quickly(State next) noexcept {
+  detail::ThreadState& thread = detail::thread_state;
+  const detail::SpanSection section(thread, detail::SpanSection::Outermost{});
+  if (!ring_->has_room(sizeof record_ + inline_bytes + detail::record_alignment)) [[unlikely]]
+    return false;
+  state_ = next;
+  const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);
+  const std::uint64_t zero = 0;
+  std::memcpy(inline_ + size, &zero, sizeof zero);  // what is copied ends at a multiple of 16
+  write(*ring_, inline_, size);
+  ring_->close_slot(slot_);
+  if (thread_ != nullptr) restore_context(thread);
+  return true;
 }
 
 [[gnu::noinline]] inline void ScopedSpan::destroy_not_sampled() noexcept {
@@ -432,19 +442,8 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
 }
 
 [[gnu::noinline]] inline void ScopedSpan::finish() noexcept {
-  if (!quick()) return finish_slowly();
-  detail::ThreadState& thread = detail::thread_state;
-  {
-    const detail::SpanSection section(thread);
-    state_ = ended();
-    const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);
-    const std::uint64_t zero = 0;
-    std::memcpy(inline_ + size, &zero, sizeof zero);
-    write(*ring_, inline_, size);
-    left_ = 0;
-    ring_->close_slot(slot_);
-    if (thread_ != nullptr) restore_context(thread);
-  }
+  if (!quick() || !end_quickly(ended())) return finish_slowly();
+  left_ = 0;
 }
 
 /// Requires: a SpanSection.
@@ -480,13 +479,13 @@ inline bool ScopedSpan::make_room(std::size_t bytes) noexcept {
     const bool slotted = slot_ != detail::no_slot;
     const std::uint64_t tracer_id = slotted ? ring_->tracer_id() : tracer_id_;
     if ((slotted ? ring_->generation() : generation_) == detail::process().generation()) {  // else the parent process tells of it
+      const detail::SpanSection section(thread);
       detail::ThreadRing* ring = nullptr;
-      if (reentrant) {
+      if (section.nested()) {
         detail::Process::drop_reentrant(slotted ? ring_ : nullptr, tracer_id);
       } else {
-        ring = thread.tracer_id == tracer_id ? thread.ring : detail::process().attach(tracer_id);
+        ring = thread.ring_tracer == tracer_id ? thread.ring : detail::process().attach(tracer_id);
       }
-      const detail::SpanSection section(thread);
       if (ring != nullptr) {
         if (state == State::special && truncated_ != 0) ring->count_truncated(truncated_);
         const std::uint32_t bytes = size();

@@ -81,12 +81,11 @@ class alignas(128) ThreadRing {
   /// Of the trace that begins with `root`. The high half is as distinct as that, the low half, by which samplers decide, random
   /// (as wyrand makes a number of its counter: both halves of a product). Nothing but the counter is kept between two: what
   /// each trace reads and writes would be a chain that the next one waits for.
-  TraceId trace_id_of(SpanId root) const noexcept { return {root.value ^ trace_keys_[0], trace_low_of(root)}; }
-  std::uint64_t trace_low_of(SpanId root) const noexcept {
-    const std::uint64_t mixed = root.value ^ trace_keys_[1];
+  TraceId trace_id_of(SpanId root) const noexcept {
     __extension__ using Product = unsigned __int128;
+    const std::uint64_t mixed = root.value ^ trace_keys_[1];
     const Product product = Product{mixed} * (mixed ^ 0xE7037ED1A0B428DBu);
-    return static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product);
+    return {root.value ^ trace_keys_[0], static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product)};
   }
 
   /// An entry of the cache is written once, its text last: a signal handler may come in between.
