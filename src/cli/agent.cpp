@@ -71,8 +71,13 @@ class Announcer final : public Reporter<Details> {
   Result<void> on_init(pid_t pid, const std::optional<Error>& error, const Details& details, const StopToken&) override {
     return error ? failed(pid, error->message, details) : Result<void>();
   }
-  Result<void> on_load(pid_t pid, const std::optional<Error>& error, const Details& details, const Status&, const StopToken&) override {
+  Result<void> on_load(pid_t pid, const std::optional<Error>& error, const Details& details, const Status& status,
+                       const StopToken&) override {
     if (error) return failed(pid, error->message, details);
+    for (const auto& [part, why] : status) {
+      if (why)
+        say("process " + std::to_string(pid) + " in group " + printable(details.group) + ": " + part + ": " + printable(why->message));
+    }
     {
       std::lock_guard lock(mutex_);
       said_.erase(pid);

@@ -56,6 +56,13 @@ weir::Result<std::size_t> parse_last(const std::string& text) {
   return weir::cli::parse_count(text);
 }
 
+weir::Result<std::size_t> parse_replay(const std::string& text) {
+  const weir::Result<std::size_t> count = parse_last(text);
+  if (count && *count > 1000)
+    return weir::Error{std::make_error_code(std::errc::invalid_argument), "a collector replays at most 1000 traces"};
+  return count;
+}
+
 /// At least one.
 weir::Result<std::chrono::minutes> parse_minutes(const std::string& text) {
   const auto duration = weir::cli::parse_duration(text);
@@ -131,7 +138,7 @@ void add_view_options(CLI::App& app, ViewSettings& settings) {
   CLI::Option* const socket =
       add(app, "--view-socket", settings.view_socket, parse_path, "PATH",
           "the running one: of WEIR_SOCKET, else in " + weir::default_socket_directory(), "the view socket of the collector");
-  CLI::Option* const last = add(app, "--last", settings.last, parse_last, "N", "0: live spans only; with --analyze or --once: 1000",
+  CLI::Option* const last = add(app, "--last", settings.last, parse_replay, "N", "0: live spans only; with --analyze or --once: 1000",
                                 "begin with the last N traces that the collector keeps, at most 1000, as far as they fit into 1MiB");
   app.add_flag("--json", settings.json, "one line of JSON per span instead of trees, or the analysis as one object (default: off)");
   CLI::Option* const follow =

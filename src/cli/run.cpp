@@ -52,7 +52,8 @@ Result<pid_t> start(const std::vector<std::string>& command, const std::string& 
   while (size < 0 && errno == EINTR);
   if (size <= 0) return child;
   ::waitpid(child, nullptr, 0);
-  return system_error(error, "cannot run '" + command.front() + "'", error == ENOENT ? "Is it installed, and in PATH?" : "");
+  return system_error(error, "cannot run '" + command.front() + "'",
+                      error == ENOENT && command.front().find('/') == std::string::npos ? "Is it installed, and in PATH?" : "");
 }
 
 /// The child, for as long as it may be signalled: a pid that has been waited for can be somebody else's.
@@ -130,7 +131,9 @@ int run(const CollectSettings& given, const std::vector<std::string>& command) {
   stop.request_stop();
   serving.join();
   if (!served) say(served.error().message);
-  say(summary(station->stats(), station->not_stored()));
+  const CollectorStats stats = station->stats();
+  say(summary(stats, station->not_stored()));
+  if (stats.connections == 0) say("nothing connected: is the program linked with weir, and does it call weir::init()?");
   return code;
 }
 

@@ -52,6 +52,13 @@ std::vector<std::string> live_sessions(const std::string& directory) {
   return found;
 }
 
+void hint_at_view_socket(const std::string& given) {
+  const std::string beside = view_socket_path(given);
+  std::error_code error;
+  if (std::filesystem::is_socket(beside, error))
+    say("'" + given + "' looks like the socket for services; for viewers there is '" + beside + "'");
+}
+
 Result<std::string> find_session(bool can_wait) {
   const std::string wait = can_wait ? "wait for one with --follow, " : "";
   const char* const socket = std::getenv("WEIR_SOCKET");

@@ -5,6 +5,8 @@
 #include <unistd.h>
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <optional>
 #include <utility>
 
 namespace weir::cli {
@@ -53,8 +55,14 @@ SignalThread::~SignalThread() {
 }
 
 std::function<void(int, bool)> stop_on_signal(StopSource stop) {
-  return [stop = std::move(stop)](int number, bool) mutable {
-    if (!stop.request_stop()) ::_exit(128 + number);
+  using Clock = std::chrono::steady_clock;
+  return [stop = std::move(stop), first = std::optional<Clock::time_point>()](int number, bool) mutable {
+    const Clock::time_point now = Clock::now();
+    if (stop.request_stop()) {
+      first = now;
+    } else if (!first || now - *first > std::chrono::milliseconds{200}) {
+      ::_exit(128 + number);
+    }
   };
 }
 

@@ -41,7 +41,8 @@ class SignalThread {
   std::thread thread_;
 };
 
-/// The usual: the first signal requests a stop, the second ends the process at once with 128 + its number.
+/// The usual: the first signal requests a stop, the second ends the process at once with 128 + its number. What comes within
+/// 200 ms is still the first: timeout(1) signals a process, and then its group with it.
 std::function<void(int, bool)> stop_on_signal(StopSource stop);
 
 }  // namespace weir::cli

@@ -53,7 +53,7 @@ constexpr std::array counters{
     Counter{"traces kept", "/store/evicted_traces", "left for newer ones"},
     Counter{"traces kept", "/store/completed_early", "completed early"},
     Counter{"lines", "/lines", "read"},
-    Counter{"lines", "/bytes", "read", Unit::bytes},
+    Counter{"lines", "/bytes", "bytes read", Unit::bytes},
     Counter{"lines", "/repaired_utf8", "repaired UTF-8"},
     Counter{"rejected", "/rejected_malformed", "malformed lines"},
     Counter{"rejected", "/rejected_field", "lines with a wrong field"},
@@ -197,6 +197,8 @@ int stats(const StatsSettings& settings) {
     Result<std::string> found = find_session(false);
     if (!found) return say(found.error().message), exit_failed;
     path = std::move(*found);
+  } else {
+    hint_at_view_socket(path);
   }
   const Result<std::string> answer = ViewClient(path).stats(settings.timeout);
   if (!answer) return say(answer.error().message), exit_failed;

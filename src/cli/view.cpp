@@ -158,7 +158,10 @@ Result<std::uint64_t> view_collector(const ViewSettings& settings, std::string p
 
 /// The view socket to begin with.
 Result<std::string> socket_of(const ViewSettings& settings) {
-  if (!settings.view_socket.empty()) return settings.view_socket;
+  if (!settings.view_socket.empty()) {
+    hint_at_view_socket(settings.view_socket);
+    return settings.view_socket;
+  }
   Result<std::string> found = find_session();
   if (found) return found;
   if (settings.follow && found.error().code == std::errc::no_such_file_or_directory) return default_view_socket_path();

@@ -357,6 +357,7 @@ void ManagerLoop::apply_config(Slot& slot, std::size_t index, std::shared_ptr<co
           publish(slot);
         } else if (index == 0 || current.instance == nullptr) {
           current.config = *config;
+          if (const auto initial = current.status.find("configuration"); initial != current.status.end()) initial->second.reset();
           publish(slot);
         }
         if (!outcome.given_up) return apply_config(slot, index + 1, config);

@@ -180,6 +180,21 @@ TEST_CASE("a file that is wrong is said, and the configuration from before stays
   CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.25}}));
 }
 
+TEST_CASE("a value that is wrong from the beginning is said, and forgotten when it is right") {
+  Agents place;
+  place.configure({place.group("services", {{"sampling", "often"}})});
+  auto service = place.service();
+  auto agent = place.agent();
+  CHECK(agent->line_with(2, "in group services: configuration: ").find("sampling") != std::string::npos);
+  CHECK(eventually([&] {
+    const json process = place.of(*service);
+    return !process.is_null() && process["components"]["configuration"].is_string();
+  }));
+  place.configure({place.group("services", {{"sampling", 0.5}})});
+  CHECK(place.becomes(*service, "instrumented", {{"sampling", 0.5}}));
+  CHECK(place.of(*service)["components"]["configuration"].is_null());
+}
+
 TEST_CASE("a group that leaves the file is let go, and comes back") {
   Agents place;
   place.configure({place.group("services", {{"sampling", 1.0}})});

@@ -71,6 +71,16 @@ TEST_CASE("stats tells of telemetry where it is served") {
 }
 #endif
 
+TEST_CASE("who looks at the socket for services is told of the other one") {
+  CommandPlace place;
+  auto collector = place.collect();
+  auto process = place.start({"stats", "--timeout", "100ms", "--view-socket", place.socket()});
+  CHECK(process->wait() == 1);
+  CHECK(process->err().find("for viewers there is '" + place.view_socket() + "'") != std::string::npos);
+  collector->signal(SIGTERM);
+  CHECK(collector->wait() == 0);
+}
+
 TEST_CASE("stats as a table: groups, aligned, without what is zero") {
   CommandPlace place;
   auto collector = place.collect({"--settle", "1ms"});

@@ -50,6 +50,7 @@ struct Settings {
 };
 
 /// What became of the parts of an instrumentation that was loaded: a name, and why it does not work, or nothing if it does.
+/// "configuration" is Settings::initial_config: the manager takes that error back when the instrumentation takes another one.
 using Status = std::map<std::string, std::optional<Error>>;
 
 /// Why a process is not instrumented although nothing failed. Codes of Error.

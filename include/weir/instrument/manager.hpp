@@ -176,7 +176,7 @@ struct ManagedProcess {
   ProcessState state = ProcessState::starting;
   Distribution distribution{};   ///< empty: none is known
   std::optional<Error> error{};  ///< why it is not instrumented; of `instrumented` and `generic`: why not configured as asked
-  Status status{};               ///< of the load
+  Status status{};               ///< of the load, see there
   Config config{};               ///< that it was given last, or began with
 };
 
