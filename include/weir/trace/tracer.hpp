@@ -216,4 +216,5 @@ inline detail::ThreadRing* Tracer::attach(const detail::SpanSection& section) no
 
 }  // namespace weir::inline v0
 
+#include "weir/trace/detail/scoped_span_attributes.hpp"
 #include "weir/trace/detail/scoped_span_impl.hpp"
