@@ -316,24 +316,31 @@ TEST_CASE("stop returns within its time, whatever the server is about, and what 
   std::string url = server.url();
   if (!phase.kept) url.insert(4, "s");
   const std::string large(8 << 20, 'x');
+  bool left_behind = false;  // the transport did not come back within 150 ms more: its thread puts back what it has, later
   {
     Emitter emitter{rig.telemetry, HttpTransport{url}, rig.options()};
     rig.telemetry.add("n", 3);
     rig.telemetry.set("text", large);
     REQUIRE(emitter.start());
     const bool there = reached.wait();
-    std::future<bool> stopped = std::async(std::launch::async, [&] { return emitter.stop(100ms); });
+    std::future<bool> stopped = std::async(std::launch::async, [&] {
+      const auto begin = std::chrono::steady_clock::now();
+      const bool all = emitter.stop(100ms);
+      left_behind = std::chrono::steady_clock::now() - begin >= 250ms;
+      return all;
+    });
     const bool soon = stopped.wait_for(3s) == std::future_status::ready;  // ten times what stop promises
     over.set();
     CHECK(there);
     CHECK(soon);
     CHECK_FALSE(stopped.get());
-    CHECK(eventually([&] {  // a stop that was out of time does not wait for it
-      const EmitterStats stats = emitter.stats();
-      return stats.kept == std::uint64_t{phase.kept} && stats.merged_back == std::uint64_t{!phase.kept};
-    }));
+    if (left_behind) CHECK(eventually([&] { return emitter.stats().kept + emitter.stats().merged_back == 1; }));
+    CHECK(emitter.stats().kept == (phase.kept ? 1 : 0));
+    CHECK(emitter.stats().merged_back == (phase.kept ? 0 : 1));
   }
-  CHECK(rig.telemetry.take().as_int("n") == 3);
+  std::int64_t back = rig.telemetry.take().as_int("n");
+  if (left_behind) CHECK(eventually([&] { return (back += rig.telemetry.take().as_int("n")) == 3; }));
+  CHECK(back == 3);
 }
 
 TEST_CASE("every increment arrives once while the server fails at random") {
