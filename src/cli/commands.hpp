@@ -27,6 +27,8 @@ struct CollectSettings {
   std::string telemetry_policy;  ///< empty: none
 };
 
+inline constexpr std::size_t most_replayed = 1000;  // traces: ViewServerOptions::max_replay
+
 struct ViewSettings {
   std::string view_socket;          ///< empty: the running session
   std::string input;                ///< spans as JSON lines instead, "-": from stdin

@@ -58,8 +58,10 @@ weir::Result<std::size_t> parse_last(const std::string& text) {
 
 weir::Result<std::size_t> parse_replay(const std::string& text) {
   const weir::Result<std::size_t> count = parse_last(text);
-  if (count && *count > 1000)
-    return weir::Error{std::make_error_code(std::errc::invalid_argument), "a collector replays at most 1000 traces"};
+  if (count && *count > weir::cli::most_replayed) {
+    return weir::Error{std::make_error_code(std::errc::invalid_argument),
+                       "a collector replays at most " + std::to_string(weir::cli::most_replayed) + " traces"};
+  }
   return count;
 }
 
@@ -246,7 +248,7 @@ CLI::App& add_agent(CLI::App& app, AgentSettings& settings) {
   agent.footer(
       "Prints `watching config=... socket=... detector=...` on stderr when ready, and a line on stdout for each process that is\n"
       "instrumented, failed, exited, or left. SIGINT or SIGTERM stops it, within ten seconds; what it has configured stays as it is. A\n"
-      "second signal ends it at once. docs/instrumentation.md describes the file.");
+      "second signal, after 200ms at the earliest, ends it at once. docs/instrumentation.md describes the file.");
   return agent;
 }
 
@@ -295,7 +297,8 @@ int dispatch(std::vector<std::string> arguments) {
   add_telemetry_options(collect, collect_settings);
   collect.footer(
       "Prints `listening socket=... view=... [http=...] [db=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
-      "completed and printed, the counters follow as one line of JSON on stderr. A second signal ends it at once.\n"
+      "completed and printed, the counters follow as one line of JSON on stderr. A second signal, after 200ms at\n"
+      "the earliest, ends it at once.\n"
       "Services find it through WEIR_SOCKET, else at the default path. Colours only on a terminal and without NO_COLOR.");
 
   CollectSettings run_settings;

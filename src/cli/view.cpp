@@ -95,8 +95,6 @@ bool pause(const StopToken& stop, std::chrono::milliseconds time) {
   return !stopped.wait_for(lock, time, [&] { return requested; });
 }
 
-constexpr std::size_t all_traces = 1000;  // of before: as many as a view server replays
-
 /// `weir view --analyze < FILE` means the file.
 bool stdin_is_a_file() {
   struct stat status {};
@@ -129,7 +127,7 @@ Result<std::uint64_t> view_collector(const ViewSettings& settings, std::string p
   std::uint64_t skipped = 0;
   for (;;) {
     ViewClient client(path);
-    const std::size_t last = settings.last.value_or(settings.analyze || settings.once ? all_traces : 0);
+    const std::size_t last = settings.last.value_or(settings.analyze || settings.once ? most_replayed : 0);
     if (settings.once && last == 0) return skipped;
     settings.once ? client.replay_once(last) : client.replay(last);
     client.on_connected([&] {
