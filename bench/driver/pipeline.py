@@ -6,6 +6,7 @@ from processes import Processes
 GROUP = "pipeline"
 LIMITS = {"native": "bare ring", "JSON lines": "bare socket"}
 THROUGHPUT_GOALS = {"native": 20, "JSON lines": 3}  # million spans a second, one service
+KILLED_GOAL = 5000  # ns of the slowest of a thousand spans
 CPU_GOALS = {"native": 50, "JSON lines": 300}  # ns of the collector for each span
 
 
@@ -17,6 +18,9 @@ class Pipeline(Processes):
 
     def figures_of(self, name):
         starts = self.starts[name]
+        if name.startswith("collector killed"):
+            yield Figure(GROUP, f"{name}: a span, 99.9th percentile", starts=[start["p999_ns"] for start in starts], goal=KILLED_GOAL)
+            return
         kind, _, services = name.partition(", ")
         alone = services == "1 service"
         limit = LIMITS.get(kind)

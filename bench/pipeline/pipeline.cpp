@@ -1,11 +1,13 @@
 // How many spans a second go from services to the collector's store, and what they cost on either side. Services are processes of
 // their own; each goes on as the collector takes its spans, so that none is dropped. Beside them, the same bytes through a bare
-// ring and a bare socket. The driver (bench/driver/pipeline.py) starts this once per figure.
+// ring and a bare socket. And how long a span takes services whose collector is killed again and again. The driver
+// (bench/driver/pipeline.py) starts this once per figure.
 //
 //   pipeline --rows                the rows, as JSON
 //   pipeline ROW [--spans N]       one of them, as JSON
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -34,15 +36,16 @@ using Clock = std::chrono::steady_clock;
 
 struct Row {
   const char* name;
-  enum class Kind { native, json, ring, socket } kind;
+  enum class Kind { native, json, ring, socket, killed } kind;
   int services;
-  std::uint64_t spans;  // of all services
+  std::uint64_t spans;  // of all services; of `killed`: that the collectors have received in all before the last is killed
 };
 constexpr Row rows[] = {
     {"native, 1 service", Row::Kind::native, 1, 20'000'000},
     {"native, 2 services", Row::Kind::native, 2, 20'000'000},
     {"JSON lines, 1 service", Row::Kind::json, 1, 1'000'000},
     {"JSON lines, 2 services", Row::Kind::json, 2, 1'000'000},
+    {"collector killed, 2 services", Row::Kind::killed, 2, 2'000'000},
     {"bare ring", Row::Kind::ring, 1, 50'000'000},
     {"bare socket", Row::Kind::socket, 1, 5'000'000},
 };
@@ -218,9 +221,120 @@ int run_socket(std::uint64_t spans) {
   return 0;
 }
 
+/// What two services and their collectors tell.
+struct Life {
+  static constexpr std::uint64_t bucket_ns = 10, buckets = 10'000;  // the last: longer than all others
+  std::atomic<std::uint64_t> received;                              // by the collector there is
+  std::atomic<std::uint64_t> emitted, dropped, connects;
+  std::atomic<int> over, misread;
+  std::atomic<std::uint64_t> counts[buckets];  // of spans, by the time they took
+};
+
+class Silence final : public weir::Logger {
+ public:
+  void log(Level, std::string_view, std::span<const weir::Attribute>) noexcept override {}
+} silence;
+
+/// A span each 20 microseconds, whoever listens.
+int emit_always(Life& life, const std::string& socket, int processor) {
+  pin(processor);
+  weir::SocketSenderOptions options;
+  options.logger = &silence;
+  weir::Tracer tracer{weir::SocketSender{socket, options}, {.service_name = "bench"}};
+  std::vector<std::uint64_t> counts(Life::buckets);
+  for (std::uint64_t i = 0; life.over == 0; ++i) {
+    const auto begin = Clock::now();
+    {
+      weir::ScopedSpan span = tracer.enter("find", weir::SpanKind::sql);
+      span.set("user", "user-0017");
+      span.set("order", "order-17");
+      span.set("row", static_cast<std::int64_t>(i));
+    }
+    const auto took = static_cast<std::uint64_t>(std::chrono::nanoseconds(Clock::now() - begin).count());
+    ++counts[std::min(took / Life::bucket_ns, Life::buckets - 1)];
+    while (Clock::now() - begin < std::chrono::microseconds{20}) pause();
+  }
+  if (tracer.stop(std::chrono::seconds{10}).pending != 0) return 1;
+  const weir::TracerStats stats = tracer.stats();
+  if (stats.emitted != stats.delivered + stats.dropped()) return 1;
+  life.emitted += stats.emitted;
+  life.dropped += stats.dropped();
+  life.connects += stats.connects;
+  for (std::uint64_t i = 0; i < Life::buckets; ++i) life.counts[i] += counts[i];
+  return 0;
+}
+
+int collect_until_killed(Life& life, const std::string& socket) {
+  weir::CollectorOptions options;
+  options.logger = &silence;
+  weir::Collector collector{socket, options};
+  if (const auto listening = collector.listen(); !listening) return fail(listening.error().message);
+  weir::StopSource stop;
+  std::thread serving([&] { (void)collector.serve(stop.token()); });
+  while (life.over < 2) {
+    const weir::CollectorStats stats = collector.stats();
+    life.received = stats.store.spans;
+    if (stats.broken_rings + stats.rejected_records + stats.rejected_malformed != 0) life.misread = 1;
+    ::usleep(200);
+  }
+  stop.request_stop();
+  serving.join();
+  return 0;
+}
+
+int run_killed(int services, std::uint64_t spans) {
+  constexpr int kills = 100;
+  std::string directory = "/tmp/weir-bench-XXXXXX";
+  if (::mkdtemp(directory.data()) == nullptr) return fail("cannot make a directory in /tmp");
+  const std::string socket = directory + "/s";
+  auto* const life = static_cast<Life*>(::mmap(nullptr, sizeof(Life), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  if (life == MAP_FAILED) return fail("no memory");
+  std::vector<pid_t> emitters;
+  for (int i = 0; i < services; ++i) {
+    emitters.push_back(::fork());
+    if (emitters.back() == 0) ::_exit(emit_always(*life, socket, i));
+  }
+  bool served = true;
+  for (int round = 0; served && round <= kills; ++round) {
+    life->received = 0;
+    const pid_t collector = ::fork();
+    if (collector == 0) ::_exit(collect_until_killed(*life, socket));
+    const auto begin = Clock::now();
+    while (served && life->received < spans / kills) {
+      ::usleep(500);
+      served = Clock::now() - begin < std::chrono::seconds{30};
+    }
+    if (round == kills || !served) {  // the last one takes what there is
+      life->over = 1;
+      for (const pid_t emitter : emitters) {
+        int status = 0;
+        ::waitpid(emitter, &status, 0);
+        served = served && status == 0;
+      }
+      life->over = 2;
+    } else {
+      ::kill(collector, SIGKILL);
+    }
+    ::waitpid(collector, nullptr, 0);
+  }
+  ::unlink(socket.c_str());
+  ::rmdir(directory.c_str());
+  if (!served) return fail("a service was not served, or lost count");
+  if (life->misread != 0) return fail("a collector misread something");
+  std::uint64_t all = 0, seen = 0, slowest = 0;
+  for (const auto& count : life->counts) all += count;
+  while (seen < all - all / 1000) seen += life->counts[slowest++];
+  std::printf(R"({"p999_ns": %llu, "spans": %llu, "dropped": %llu, "connects": %llu})"
+              "\n",
+              static_cast<unsigned long long>(slowest * Life::bucket_ns), static_cast<unsigned long long>(life->emitted),
+              static_cast<unsigned long long>(life->dropped), static_cast<unsigned long long>(life->connects));
+  return 0;
+}
+
 int run(const Row& row, std::uint64_t spans) {
   if (row.kind == Row::Kind::ring) return run_ring(spans);
   if (row.kind == Row::Kind::socket) return run_socket(spans);
+  if (row.kind == Row::Kind::killed) return run_killed(row.services, spans);
   std::string directory = "/tmp/weir-bench-XXXXXX";
   if (::mkdtemp(directory.data()) == nullptr) return fail("cannot make a directory in /tmp");
   const std::string socket = directory + "/s";
