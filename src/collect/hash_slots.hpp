@@ -52,7 +52,7 @@ class HashSlots {
     if (--size_ * 4 < mask_ + 1 && mask_ + 1 > few) shrink();
   }
   /// Soon the value with this hash is erased.
-  void prefetch(std::uint64_t hash) const noexcept { __builtin_prefetch(slots() + (hash & mask_), 1); }
+  [[gnu::always_inline]] void prefetch(std::uint64_t hash) const noexcept { __builtin_prefetch(slots() + (hash & mask_), 1); }
 
   /// Bytes of a table that is a quarter full, which it is or more, for each value.
   static constexpr std::size_t cost = 4 * (2 * sizeof(std::uint64_t) + 1);

@@ -405,7 +405,7 @@ struct SpanStore::Impl : private TraceMemory {
     erase(trace);
   }
   /// Traces leave in order, and their memory is cold.
-  void prefetch_after(const KeptTrace& trace) const noexcept {
+  [[gnu::always_inline]] void prefetch_after(const KeptTrace& trace) const noexcept {
     const KeptTrace* const next = trace.next;
     if (next == nullptr) return;
     ChunkArena::prefetch(next->next);

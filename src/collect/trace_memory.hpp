@@ -72,7 +72,7 @@ class TraceMemory {
   /// Frees the records of its complete spans; no id is known from then on but those of halves.
   void free_records(KeptTrace& trace) noexcept;
   /// Soon it is freed.
-  void prefetch_free(const KeptTrace& trace) const noexcept {
+  [[gnu::always_inline]] void prefetch_free(const KeptTrace& trace) const noexcept {
     traces_.prefetch(hash_of_trace(trace.id_high, trace.id_low));
     if (trace.head != nullptr) ChunkArena::prefetch_link(trace.head);
   }
@@ -138,12 +138,12 @@ class TraceMemory {
     const Chunk* const chunk = trace.tail;
     const std::size_t offset = trace.tail_used;
     for (std::size_t room = ChunkArena::chunk_bytes - trace.tail_used; record.size() > room; room = ChunkArena::chunk_bytes) {
-      std::memcpy(trace.tail->bytes + trace.tail_used, record.data(), room);
+      copy_short(trace.tail->bytes + trace.tail_used, record.data(), room);
       record = record.subspan(room);
       trace.tail = ChunkArena::next(trace.tail);
       trace.tail_used = 0;
     }
-    std::memcpy(trace.tail->bytes + trace.tail_used, record.data(), record.size());
+    copy_short(trace.tail->bytes + trace.tail_used, record.data(), record.size());
     trace.tail_used = static_cast<std::uint8_t>(trace.tail_used + record.size());
     trace.seen |= bits_of(hash);
     ++trace.stored;
@@ -166,6 +166,15 @@ class TraceMemory {
   // A trace of fewer records and chunks is looked through.
   static constexpr std::uint32_t indexed_from = 32, indexed_from_chunks = 128;
 
+  /// Where GCC knows that it is not much, it makes `rep movs` of a memcpy, which takes long to begin.
+  [[gnu::always_inline]] static void copy_short(std::byte* to, const std::byte* from, std::size_t size) noexcept {
+    if (size < 16) {
+      for (std::size_t i = 0; i < size; ++i) to[i] = from[i];
+      return;
+    }
+    for (std::size_t i = 0; i < size - 16; i += 16) std::memcpy(to + i, from + i, 16);
+    std::memcpy(to + size - 16, from + size - 16, 16);
+  }
   static Chunk* chunk_at(void* object) noexcept { return static_cast<Chunk*>(object); }
   static const Chunk* chunk_at(const void* object) noexcept { return static_cast<const Chunk*>(object); }
   static std::size_t chunks_for(std::size_t bytes) noexcept { return (bytes + ChunkArena::chunk_bytes - 1) / ChunkArena::chunk_bytes; }
