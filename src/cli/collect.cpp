@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cli/commands.hpp"
+#include "cli/sessions.hpp"
 #include "cli/signals.hpp"
 #include "cli/station.hpp"
 #include "cli/telemetry.hpp"
@@ -110,6 +111,7 @@ std::string Station::counters() const {
 }
 
 int collect(const CollectSettings& settings) {
+  if (settings.socket.empty()) hint_at_socket_variable();
   Result<Signals> signals = Signals::block({SIGINT, SIGTERM, SIGHUP});
   if (!signals) return say(signals.error().message), exit_failed;
   Result<net::EventFd> end = net::EventFd::create();

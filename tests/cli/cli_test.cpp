@@ -261,6 +261,18 @@ TEST_CASE("a relative socket path is said as services need it, absolute") {
   CHECK(collector->wait() == 0);
 }
 
+TEST_CASE("a WEIR_SOCKET that is no absolute path is said to be ignored, and the default is taken") {
+  Place place;
+  place.environment["WEIR_SOCKET"] = "weir.sock";
+  const std::string complaint = "weir: WEIR_SOCKET=weir.sock is ignored: it takes an absolute path of at most 107 bytes";
+  auto collector = place.start({"collect"});
+  CHECK(collector->line(2) == complaint);
+  collector->line_with(2, "listening socket=" + place.socket());
+  auto viewer = place.start({"view", "--once"});
+  CHECK(viewer->wait() == 0);
+  CHECK(viewer->err() == complaint + "\n");
+}
+
 TEST_CASE("a second collector on the same socket is told that it is in use") {
   Place place;
   auto first = place.collect();
