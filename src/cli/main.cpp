@@ -297,8 +297,8 @@ int dispatch(std::vector<std::string> arguments) {
   add_telemetry_options(collect, collect_settings);
   collect.footer(
       "Prints `listening socket=... view=... [http=...] [db=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
-      "completed and printed, the counters follow as one line of JSON on stderr. A second signal, after 200ms at\n"
-      "the earliest, ends it at once.\n"
+      "completed and printed, the counters follow as one line of JSON on stderr, or as a short summary where that is a\n"
+      "terminal. A second signal, after 200ms at the earliest, ends it at once.\n"
       "Services find it through WEIR_SOCKET, else at the default path. Colours only on a terminal and without NO_COLOR.");
 
   CollectSettings run_settings;

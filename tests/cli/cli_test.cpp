@@ -345,6 +345,20 @@ TEST_CASE("collect --print json prints one line per root span, --print none noth
   CHECK(collector->out().empty());
 }
 
+TEST_CASE("on a terminal, ^C sums the collection up for people") {
+  Place place;
+  Terminal terminal(Words{WEIR_COMMAND, "collect", "--print", "none"}, place.environment);
+  terminal.read_until("listening socket=" + place.socket());
+  LineSocket service = LineSocket::connect(place.socket());
+  REQUIRE(service.send(lines_of_trace("t1") + "no JSON\n"));
+  service.close();
+  terminal.type("\x03");
+  terminal.read_until("weir: rejected 1 line: 1 malformed\r\n");
+  CHECK(terminal.text().find("weir: 2 spans in 1 trace\r\nweir: rejected") != std::string::npos);
+  CHECK(terminal.text().find('{') == std::string::npos);
+  CHECK(terminal.wait() == 0);
+}
+
 TEST_CASE("two signals at once, as timeout(1) sends them, are one") {
   Place place;
   auto collector = place.collect({"--settle", "1ms", "--print", "none"});
@@ -563,6 +577,23 @@ TEST_CASE("run prints the traces of its command on stderr") {
   CHECK(process->wait() == 0);
   CHECK(process->out().empty());
   CHECK(process->err() == "GET /orders [http] 12.0ms\n└── select [sql] 2.00ms\nweir: 2 spans in 1 trace\n");
+}
+
+TEST_CASE("run names what a rule did not keep apart from what was lost") {
+  Place place;
+  auto process = place.start({"run", "--keep-ratio", "0", "--", "/bin/sh", "-c", "echo $WEIR_SOCKET; cat"});
+  const auto socket = process->line(1);
+  REQUIRE(socket);
+  send_trace(*socket, "t1");
+  LineSocket service = LineSocket::connect(*socket);
+  REQUIRE(service.send("[\"dropped\",3,{\"full\":2}]\n"));
+  service.close();
+  process->close(0);
+  CHECK(process->wait() == 0);
+  CHECK(
+      process->err().ends_with("\nweir: 0 spans in 0 traces\n"
+                               "weir: not kept by rule: 2 spans in 1 trace\n"
+                               "weir: lost 3 spans: 2 in a full ring, 1 for other reasons\n"));
 }
 
 TEST_CASE("run passes signals on to its command and waits for it") {
