@@ -52,11 +52,11 @@ std::vector<std::string> live_sessions(const std::string& directory) {
   return found;
 }
 
-void hint_at_view_socket(const std::string& given) {
+std::string socket_for_services(const std::string& given) {
   const std::string beside = view_socket_path(given);
   std::error_code error;
-  if (std::filesystem::is_socket(beside, error))
-    say("'" + given + "' looks like the socket for services; for viewers there is '" + beside + "'");
+  if (!std::filesystem::is_socket(beside, error)) return {};
+  return "'" + given + "' looks like the socket for services; for viewers there is '" + beside + "'";
 }
 
 void hint_at_socket_variable() {

@@ -456,6 +456,25 @@ TEST_CASE("view prints a tree when its root ends, and ends with the collector") 
   collector->signal(SIGTERM);
   CHECK(collector->wait() == 0);
   CHECK(viewer->wait() == 0);
+  CHECK(viewer->err().empty());
+}
+
+TEST_CASE("on a terminal, view says that it waits") {
+  Place place;
+  auto collector = place.collect();
+  Terminal terminal(Words{WEIR_COMMAND, "view"}, place.environment);
+  terminal.read_until("weir: connected to " + place.view_socket() + ", waiting for traces\r\n");
+  terminal.type("\x03");
+  CHECK(terminal.wait() == 0);
+}
+
+TEST_CASE("view --once on the socket for services fails and names the one for viewers") {
+  Place place;
+  auto collector = place.collect();
+  auto viewer = place.start({"view", "--once", "--view-socket", place.socket()});
+  CHECK(viewer->wait() == 1);
+  CHECK(viewer->err() ==
+        "weir: '" + place.socket() + "' looks like the socket for services; for viewers there is '" + place.view_socket() + "'\n");
 }
 
 TEST_CASE("view --last begins with the traces of before") {
