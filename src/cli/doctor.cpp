@@ -250,10 +250,12 @@ std::string_view name_of(State state) {
 const std::vector<Probe>& probes() {
   static const std::vector<Probe> all = [] {
     std::vector<Probe> made {
-      {"socket directory", true, socket_directory}, {"peer credentials", true, peer_credentials}, {"open files", true, open_files},
-          {"collector", false, collector}, {"shared memory", false, memfd}, {"mapping it", false, mapping}, {"file size", false, file_size},
-          {"memory", false, memory}, {"membarrier", false, membarrier}, {"clock of spans", false, clock}, {"CLI11", false, cli11},
-          {"cpp-httplib", false, httplib}, {"SQLite", false, sqlite}, {"curl", false, curl}, {"libbpf", false, libbpf},
+      {"socket directory", true, socket_directory, "a collector and services that find it"},
+          {"peer credentials", true, peer_credentials, "telling who connects"},
+          {"open files", true, open_files, "connections to a collector"}, {"collector", false, collector}, {"shared memory", false, memfd},
+          {"mapping it", false, mapping}, {"file size", false, file_size}, {"memory", false, memory}, {"membarrier", false, membarrier},
+          {"clock of spans", false, clock}, {"CLI11", false, cli11}, {"cpp-httplib", false, httplib}, {"SQLite", false, sqlite},
+          {"curl", false, curl}, {"libbpf", false, libbpf},
 #if WEIR_HAVE_SIMDJSON
           {"simdjson", false, simdjson},
 #endif
@@ -275,12 +277,14 @@ int doctor(bool json) {
     checks.push_back({{"check", probe.name},
                       {"state", name_of(found.state)},
                       {"needed", probe.needed},
+                      {"needed_for", probe.purpose},
                       {"reason", printable(found.reason)},
                       {"advice", printable(found.advice)}});
     std::string state(name_of(found.state)), name(probe.name);
     state.resize(9, ' ');
     name.resize(width + 2, ' ');
-    text += state + name + printable(found.reason) + (found.advice.empty() ? "" : ". " + printable(found.advice)) + "\n";
+    const std::string purpose = found.state == State::missing ? ". Needed for " + std::string(probe.purpose) : "";
+    text += state + name + printable(found.reason) + purpose + (found.advice.empty() ? "" : ". " + printable(found.advice)) + "\n";
   }
   text += broken.empty() ? "services can be traced here\n" : "services cannot be traced here: see " + broken + "\n";
   if (json) text = nlohmann::ordered_json{{"works", broken.empty()}, {"checks", checks}}.dump() + "\n";

@@ -89,6 +89,7 @@ TEST_CASE("doctor as text has a line for each check, and a last one that says it
   auto broken = place.start({"doctor"});
   CHECK(broken->wait() == 1);
   CHECK(broken->out().starts_with("missing  socket directory  "));
+  CHECK(broken->out().find(". Needed for a collector and services that find it. ") < broken->out().find('\n'));
   CHECK(broken->out().ends_with("\nservices cannot be traced here: see socket directory\n"));
 }
 
@@ -192,6 +193,7 @@ TEST_CASE("doctor really tries what it speaks of: without a system call the chec
   CHECK(report.state(check) == state);
   CHECK(report.reason(check).find("not permitted") != std::string::npos);
   CHECK_FALSE(report.advice(check).empty());
+  if (state == "missing") CHECK_FALSE(report.checks.at(check).at("needed_for").get<std::string>().empty());
   CHECK(report.works == works);
   for (const auto& [name, found] : report.checks) {
     const bool detects = name == "process events" || name == "eBPF events" || name == "/proc";
