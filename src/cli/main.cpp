@@ -259,7 +259,7 @@ CLI::App& add_ps(CLI::App& app, PsSettings& settings) {
   add(ps, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "2s",
       "how long to wait for the agent, and for each process");
   ps.add_flag("--stats", settings.stats, "also ask each process for its counters (default: off)");
-  ps.add_flag("--json", settings.json, "one line of JSON (default: a table)");
+  ps.add_flag("--json", settings.json, "one line of JSON, also when there is no agent and no process (default: a table)");
   return ps;
 }
 
