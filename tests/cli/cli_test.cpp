@@ -182,6 +182,20 @@ TEST_CASE("help names every option with its default and succeeds") {
   CHECK(version->out().starts_with("weir "));
 }
 
+TEST_CASE("help as a word is as --help") {
+  Place place;
+  for (const Words& words : {Words{}, Words{"collect"}, Words{"run"}, Words{"ps"}}) {
+    Words with_word{"help"}, with_option = words;
+    with_word.insert(with_word.end(), words.begin(), words.end());
+    with_option.push_back("--help");
+    auto word = place.start(with_word), option = place.start(with_option);
+    CHECK(option->wait() == 0);
+    CHECK(word->wait() == 0);
+    CHECK(word->out() == option->out());
+    CHECK(word->err().empty());
+  }
+}
+
 TEST_CASE("wrong usage exits 2 with one line that helps") {
   Place place;
   const auto [words, hint] = GENERATE(table<Words, std::string>({
@@ -203,6 +217,9 @@ TEST_CASE("wrong usage exits 2 with one line that helps") {
       {Words{"collect", "--allow-uid", "no-such-user"}, "no-such-user"},
       {Words{"collect", "--socket", ""}, "--socket"},
       {Words{"collect", "--socket"}, "--socket"},
+      {Words{"collect", "--socket", "/x/a.sock", "--view-socket", "/x/../x/a.sock"}, "'/x/a.sock' is the socket for services"},
+      {Words{"run", "--socket", "a.sock", "--view-socket", "./a.sock", "--", "true"}, "is the socket for services"},
+      {Words{"help", "dance"}, "There is no 'dance'"},
       {Words{"view", "--last", "-1"}, "--last"},
       {Words{"view", "--last", "all"}, "'all'"},
       {Words{"view", "--print", "json"}, "--print"},
