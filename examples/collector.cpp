@@ -16,6 +16,12 @@
 
 int main(int argc, char** argv) {
   const std::string socket = argc > 1 ? argv[1] : weir::default_socket_path();
+  if (argc > 2 || socket.starts_with('-')) {
+    const bool asked = socket == "--help" || socket == "-h";
+    (asked ? std::cout : std::cerr) << "Usage: collector [SOCKET]\nSOCKET is the one that services send to; default: "
+                                    << weir::default_socket_path() << '\n';
+    return asked ? 0 : 2;
+  }
 
   sigset_t signals;  // blocked before any thread starts, so that only sigwait below sees them
   sigemptyset(&signals);

@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "cli/commands.hpp"
+#include "cli/sessions.hpp"
 #include "cli/signals.hpp"
 #include "cli/station.hpp"
+#include "cli/summary.hpp"
 #include "cli/telemetry.hpp"
 #include "weir/trace/socket_path.hpp"
 #include "weir/view/tree.hpp"
@@ -110,6 +112,7 @@ std::string Station::counters() const {
 }
 
 int collect(const CollectSettings& settings) {
+  if (settings.socket.empty()) hint_at_socket_variable();
   Result<Signals> signals = Signals::block({SIGINT, SIGTERM, SIGHUP});
   if (!signals) return say(signals.error().message), exit_failed;
   Result<net::EventFd> end = net::EventFd::create();
@@ -132,7 +135,10 @@ int collect(const CollectSettings& settings) {
   if (desk != nullptr) {
     if (Result<void> telemetry_served = desk->finish(); served) served = std::move(telemetry_served);
   }
-  (void)write_all(STDERR_FILENO, station.counters() + "\n");
+  if (::isatty(STDERR_FILENO) == 1)
+    say_summary(station.stats(), station.not_stored());
+  else
+    (void)write_all(STDERR_FILENO, station.counters() + "\n");
   if (!served) return say(served.error().message), exit_failed;
   return exit_ok;
 }

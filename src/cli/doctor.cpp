@@ -24,6 +24,7 @@
 #include "cli/output.hpp"
 #include "cli/sessions.hpp"
 #include "net/unix_socket.hpp"
+#include "trace/socket_variable.hpp"
 #include "weir/collect/collector.hpp"
 #include "weir/core/clock.hpp"
 #include "weir/trace/socket_path.hpp"
@@ -45,21 +46,13 @@ namespace {
 
 using State = Finding::State;
 
-bool is_set(const char* variable) {
-  const char* const value = std::getenv(variable);
-  return value != nullptr && *value != '\0';
-}
-
 std::string mebibytes(std::uint64_t bytes) { return std::to_string(bytes >> 20) + "MiB"; }
 
 // ── The sockets ──
 
 Finding socket_directory() {
   const std::string socket = default_socket_path(), view = view_socket_path(socket);
-  const std::string source = is_set("WEIR_SOCKET") ? "WEIR_SOCKET" : "XDG_RUNTIME_DIR";
-  if (!socket.starts_with('/')) {
-    return {State::missing, "WEIR_SOCKET is '" + socket + "', which services elsewhere do not find", "Make it an absolute path"};
-  }
+  const std::string source = detail::socket_variable() ? "WEIR_SOCKET" : "XDG_RUNTIME_DIR";
   if (view.size() > net::max_socket_path) {
     return {State::missing,
             "'" + view + "' has " + std::to_string(view.size()) + " bytes, and the path of a socket at most " +
@@ -80,8 +73,11 @@ Finding socket_directory() {
   std::array<char, 8> mode{};
   std::snprintf(mode.data(), mode.size(), "%04o", static_cast<unsigned>(status.st_mode & 07777));
   const std::string found = directory.string() + ", mode " + mode.data() + (existed ? "" : ", is made when it is needed");
+  if (const std::string ignored_variable = detail::socket_variable_complaint(); !ignored_variable.empty()) {
+    return {State::limited, found + "; " + ignored_variable, "Set it to such a path, for services and weir"};
+  }
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (is_set("WEIR_SOCKET") || (runtime != nullptr && *runtime == '/')) return {State::ok, found, ""};
+  if (detail::socket_variable() || (runtime != nullptr && *runtime == '/')) return {State::ok, found, ""};
   return {State::limited, found + "; XDG_RUNTIME_DIR is not set",
           "Set XDG_RUNTIME_DIR, or WEIR_SOCKET, to the same for services and weir: who has it set looks elsewhere"};
 }
@@ -254,10 +250,12 @@ std::string_view name_of(State state) {
 const std::vector<Probe>& probes() {
   static const std::vector<Probe> all = [] {
     std::vector<Probe> made {
-      {"socket directory", true, socket_directory}, {"peer credentials", true, peer_credentials}, {"open files", true, open_files},
-          {"collector", false, collector}, {"shared memory", false, memfd}, {"mapping it", false, mapping}, {"file size", false, file_size},
-          {"memory", false, memory}, {"membarrier", false, membarrier}, {"clock of spans", false, clock}, {"CLI11", false, cli11},
-          {"cpp-httplib", false, httplib}, {"SQLite", false, sqlite}, {"curl", false, curl}, {"libbpf", false, libbpf},
+      {"socket directory", true, socket_directory, "a collector and services that find it"},
+          {"peer credentials", true, peer_credentials, "telling who connects"},
+          {"open files", true, open_files, "connections to a collector"}, {"collector", false, collector}, {"shared memory", false, memfd},
+          {"mapping it", false, mapping}, {"file size", false, file_size}, {"memory", false, memory}, {"membarrier", false, membarrier},
+          {"clock of spans", false, clock}, {"CLI11", false, cli11}, {"cpp-httplib", false, httplib}, {"SQLite", false, sqlite},
+          {"curl", false, curl}, {"libbpf", false, libbpf},
 #if WEIR_HAVE_SIMDJSON
           {"simdjson", false, simdjson},
 #endif
@@ -279,12 +277,14 @@ int doctor(bool json) {
     checks.push_back({{"check", probe.name},
                       {"state", name_of(found.state)},
                       {"needed", probe.needed},
+                      {"needed_for", probe.purpose},
                       {"reason", printable(found.reason)},
                       {"advice", printable(found.advice)}});
     std::string state(name_of(found.state)), name(probe.name);
     state.resize(9, ' ');
     name.resize(width + 2, ' ');
-    text += state + name + printable(found.reason) + (found.advice.empty() ? "" : ". " + printable(found.advice)) + "\n";
+    const std::string purpose = found.state == State::missing ? ". Needed for " + std::string(probe.purpose) : "";
+    text += state + name + printable(found.reason) + purpose + (found.advice.empty() ? "" : ". " + printable(found.advice)) + "\n";
   }
   text += broken.empty() ? "services can be traced here\n" : "services cannot be traced here: see " + broken + "\n";
   if (json) text = nlohmann::ordered_json{{"works", broken.empty()}, {"checks", checks}}.dump() + "\n";

@@ -22,6 +22,7 @@ struct Probe {
   std::string_view name;
   bool needed;  ///< where it is missing, services cannot be traced
   Finding (*look)();
+  std::string_view purpose{};  ///< what does not work where it is missing; empty: it never is
 };
 
 /// In the order in which they are shown.

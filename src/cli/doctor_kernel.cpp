@@ -139,16 +139,16 @@ Finding cgroup() {
 }  // namespace
 
 void add_kernel_probes(std::vector<Probe>& probes) {
-  probes.insert(probes.end(), {{"pidfd", false, pidfd},
-                               {"process events", false, process_events},
-                               {"eBPF events", false, ebpf_events},
-                               {"/proc", false, proc_scan},
-                               {"perf", false, perf},
-                               {"BPF", false, bpf},
-                               {"BTF", false, btf},
-                               {"uprobes", false, uprobes},
-                               {"ptrace", false, ptrace},
-                               {"cgroup v2", false, cgroup}});
+  probes.insert(probes.end(), {{"pidfd", false, pidfd, "`weir agent`, which sees with it that a process ends"},
+                               {"process events", false, process_events, "`weir agent --detector kernel-events`"},
+                               {"eBPF events", false, ebpf_events, "`weir agent --detector ebpf`"},
+                               {"/proc", false, proc_scan, "`weir agent --detector proc`"},
+                               {"perf", false, perf, "`weir agent --detector ebpf`"},
+                               {"BPF", false, bpf, "`weir agent --detector ebpf`"},
+                               {"BTF", false, btf, "`weir agent --detector ebpf`"},
+                               {"uprobes", false, uprobes, "factories of your own that probe functions, and for nothing of weir's"},
+                               {"ptrace", false, ptrace, "factories of your own that look into processes, and for nothing of weir's"},
+                               {"cgroup v2", false, cgroup, "`cgroup` in the file of `weir agent`, and in what `weir ps` says"}});
 }
 
 }  // namespace weir::cli

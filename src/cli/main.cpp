@@ -75,7 +75,8 @@ weir::Result<std::chrono::minutes> parse_minutes(const std::string& text) {
 void add_collect_options(CLI::App& app, CollectSettings& settings, const std::string& socket, const std::string& output) {
   using namespace weir::cli;
   auto& store = settings.collector.store;
-  add(app, "--socket", settings.socket, parse_path, "PATH", socket, "the socket that services send to");
+  add(app, "--socket", settings.socket, parse_path, "PATH", socket,
+      "the socket that services send to; its directory is made if it is missing, not those above it, and stays");
   add(app, "--view-socket", settings.view_socket, parse_path, "PATH", "beside the socket: NAME.sock, NAME-view.sock",
       "the socket that viewers connect to");
   add(app, "--db", settings.db, parse_path, "FILE", "none: gone with the collector",
@@ -259,7 +260,7 @@ CLI::App& add_ps(CLI::App& app, PsSettings& settings) {
   add(ps, "--timeout", settings.timeout, weir::cli::parse_duration, "DURATION", "2s",
       "how long to wait for the agent, and for each process");
   ps.add_flag("--stats", settings.stats, "also ask each process for its counters (default: off)");
-  ps.add_flag("--json", settings.json, "one line of JSON (default: a table)");
+  ps.add_flag("--json", settings.json, "one line of JSON, also when there is no agent and no process (default: a table)");
   return ps;
 }
 
@@ -278,6 +279,22 @@ void check_keep_options(const weir::TraceStoreOptions& store) {
   throw CLI::ValidationError("--keep", "all other traces are kept, too; say with --keep-ratio 0 or with --drop which are not");
 }
 
+/// Throws CLI::ValidationError if viewers would be given the socket that is for services; `socket`: the default.
+void check_sockets(const CollectSettings& settings, const std::string& socket) {
+  if (settings.view_socket.empty() || settings.view_socket != (settings.socket.empty() ? socket : settings.socket)) return;
+  throw CLI::ValidationError("--view-socket", "'" + settings.view_socket + "' is the socket for services; viewers need one of their own");
+}
+
+/// `weir help [COMMAND]` means `weir [COMMAND] --help`. What is no command stays, and is refused.
+void spell_out_help(const CLI::App& app, std::vector<std::string>& arguments) {
+  if (arguments.empty() || arguments.front() != "help") return;
+  while (!arguments.empty() && arguments.front() == "help") arguments.erase(arguments.begin());
+  if (arguments.empty())
+    arguments.push_back("--help");
+  else if (!app.get_subcommands([&](const CLI::App* command) { return command->get_name() == arguments.front(); }).empty())
+    arguments.insert(arguments.begin() + 1, "--help");
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
@@ -288,7 +305,7 @@ int dispatch(std::vector<std::string> arguments) {
   CLI::App app("weir: see what flows through a C++ service.", "weir");
   app.set_version_flag("--version", "weir " WEIR_VERSION_STRING);
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 fine, 1 failed, 2 wrong usage. `weir COMMAND --help` lists the options of a command.");
+  app.footer("Exit codes: 0 fine, 1 failed, 2 wrong usage. `weir help COMMAND` lists the options of a command.");
 
   CollectSettings collect_settings;
   CLI::App& collect = *app.add_subcommand("collect", "Collect spans from services, print their traces, serve viewers");
@@ -297,8 +314,8 @@ int dispatch(std::vector<std::string> arguments) {
   add_telemetry_options(collect, collect_settings);
   collect.footer(
       "Prints `listening socket=... view=... [http=...] [db=...]` on stderr when ready. SIGINT or SIGTERM stops it: what has arrived is\n"
-      "completed and printed, the counters follow as one line of JSON on stderr. A second signal, after 200ms at\n"
-      "the earliest, ends it at once.\n"
+      "completed and printed, the counters follow as one line of JSON on stderr, or as a short summary where that is a\n"
+      "terminal. A second signal, after 200ms at the earliest, ends it at once.\n"
       "Services find it through WEIR_SOCKET, else at the default path. Colours only on a terminal and without NO_COLOR.");
 
   CollectSettings run_settings;
@@ -324,6 +341,7 @@ int dispatch(std::vector<std::string> arguments) {
   bool doctor_json = false;
   const CLI::App& doctor = add_doctor(app, doctor_json);
 
+  spell_out_help(app, arguments);
   // What stands behind `--` is a command's, never ours.
   const auto separator = std::find(arguments.begin(), arguments.end(), "--");
   const bool separated = separator != arguments.end();
@@ -340,7 +358,9 @@ int dispatch(std::vector<std::string> arguments) {
     command.insert(command.end(), behind.begin(), behind.end());
     if (separated && !run.parsed()) throw CLI::ExtrasError({"--"});
     check_keep_options((run.parsed() ? run_settings : collect_settings).collector.store);
+    if (collect.parsed()) check_sockets(collect_settings, weir::default_socket_path());
     if (run.parsed()) {
+      check_sockets(run_settings, "");
       if (command.empty()) throw CLI::RequiredError("A command, as in weir run -- COMMAND,");
       if (command.front().starts_with('-') && !run.remaining().empty()) throw CLI::ExtrasError({command.front()});
     }

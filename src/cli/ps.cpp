@@ -151,7 +151,8 @@ int ps(const PsSettings& settings) {
     const bool nobody = code == std::errc::no_such_file_or_directory || code == std::errc::connection_refused;
     if (!nobody || !settings.socket.empty()) return say(said.error().message), exit_failed;
     state = without_agent();
-    if (state["processes"].empty()) return say(said.error().message + "; and no process has a control socket"), exit_failed;
+    if (state["processes"].empty() && !settings.json)
+      return say(said.error().message + "; and no process has a control socket"), exit_failed;
   }
   if (settings.stats) add_statistics(state["processes"], settings.timeout);
   std::string text;

@@ -12,6 +12,7 @@
 #include "cli/commands.hpp"
 #include "cli/signals.hpp"
 #include "cli/station.hpp"
+#include "cli/summary.hpp"
 #include "weir/trace/socket_path.hpp"
 
 namespace weir::cli {
@@ -87,16 +88,6 @@ class Child {
   std::optional<pid_t> pid_;
 };
 
-std::string summary(const CollectorStats& stats, std::uint64_t not_stored) {
-  const auto count = [](std::uint64_t number, const char* what) { return std::to_string(number) + " " + what + (number == 1 ? "" : "s"); };
-  std::string text = count(stats.store.spans, "span") + " in " + count(stats.store.traces, "trace");
-  if (stats.store.unfinished != 0) text += ", " + std::to_string(stats.store.unfinished) + " unfinished";
-  const std::uint64_t lost = stats.store.dropped_spans + stats.reported_drops + stats.lost_spans;
-  if (lost != 0) text += ", " + std::to_string(lost) + " lost";
-  if (not_stored != 0) text += ", " + count(not_stored, "trace") + " not in the database";
-  return text;
-}
-
 }  // namespace
 
 int run(const CollectSettings& given, const std::vector<std::string>& command) {
@@ -132,7 +123,7 @@ int run(const CollectSettings& given, const std::vector<std::string>& command) {
   serving.join();
   if (!served) say(served.error().message);
   const CollectorStats stats = station->stats();
-  say(summary(stats, station->not_stored()));
+  say_summary(stats, station->not_stored());
   if (stats.connections == 0) say("nothing connected: is the program linked with weir, and does it call weir::init()?");
   return code;
 }

@@ -2,13 +2,13 @@
 
 #include <unistd.h>
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 
 #include "cli/output.hpp"
 #include "cli/parse.hpp"
 #include "net/unix_socket.hpp"
+#include "trace/socket_variable.hpp"
 #include "weir/trace/socket_path.hpp"
 #include "weir/view/tree.hpp"
 
@@ -52,22 +52,26 @@ std::vector<std::string> live_sessions(const std::string& directory) {
   return found;
 }
 
-void hint_at_view_socket(const std::string& given) {
+std::string socket_for_services(const std::string& given) {
   const std::string beside = view_socket_path(given);
   std::error_code error;
-  if (std::filesystem::is_socket(beside, error))
-    say("'" + given + "' looks like the socket for services; for viewers there is '" + beside + "'");
+  if (!std::filesystem::is_socket(beside, error)) return {};
+  return "'" + given + "' looks like the socket for services; for viewers there is '" + beside + "'";
+}
+
+void hint_at_socket_variable() {
+  if (const std::string complaint = detail::socket_variable_complaint(); !complaint.empty()) say(complaint);
 }
 
 Result<std::string> find_session(bool can_wait) {
   const std::string wait = can_wait ? "wait for one with --follow, " : "";
-  const char* const socket = std::getenv("WEIR_SOCKET");
-  if (socket != nullptr && *socket != '\0') {
-    const std::string view = view_socket_path(socket);
+  hint_at_socket_variable();
+  if (const auto socket = detail::socket_variable()) {
+    const std::string view = view_socket_path(*socket);
     if (net::is_live(view)) return view;
     return Error{std::make_error_code(std::errc::no_such_file_or_directory),
-                 "WEIR_SOCKET is '" + std::string(socket) + "', and no collector listens beside it at '" + view +
-                     "'. Start one with `weir collect`, " + wait + "or name its socket with --view-socket"};
+                 "WEIR_SOCKET is '" + *socket + "', and no collector listens beside it at '" + view + "'. Start one with `weir collect`, " +
+                     wait + "or name its socket with --view-socket"};
   }
   const std::string directory = default_socket_directory();
   const std::vector<std::string> sessions = live_sessions(directory);

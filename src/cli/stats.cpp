@@ -197,8 +197,8 @@ int stats(const StatsSettings& settings) {
     Result<std::string> found = find_session(false);
     if (!found) return say(found.error().message), exit_failed;
     path = std::move(*found);
-  } else {
-    hint_at_view_socket(path);
+  } else if (const std::string mistaken = socket_for_services(path); !mistaken.empty()) {
+    say(mistaken);
   }
   const Result<std::string> answer = ViewClient(path).stats(settings.timeout);
   if (!answer) return say(answer.error().message), exit_failed;

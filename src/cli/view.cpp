@@ -18,6 +18,7 @@
 #include "cli/sessions.hpp"
 #include "cli/signals.hpp"
 #include "cli/span_input.hpp"
+#include "net/unix_socket.hpp"
 #include "weir/trace/socket_path.hpp"
 #include "weir/view/analysis.hpp"
 #include "weir/view/tree.hpp"
@@ -131,7 +132,10 @@ Result<std::uint64_t> view_collector(const ViewSettings& settings, std::string p
     if (settings.once && last == 0) return skipped;
     settings.once ? client.replay_once(last) : client.replay(last);
     client.on_connected([&] {
-      if (settings.follow) say("connected to " + path);
+      if (settings.follow)
+        say("connected to " + path);
+      else if (!settings.once && !settings.analyze && ::isatty(STDERR_FILENO) == 1)
+        say("connected to " + path + ", waiting for traces");
       waiting = false;
     });
     client.on_dropped([&](std::uint64_t count) {
@@ -157,7 +161,11 @@ Result<std::uint64_t> view_collector(const ViewSettings& settings, std::string p
 /// The view socket to begin with.
 Result<std::string> socket_of(const ViewSettings& settings) {
   if (!settings.view_socket.empty()) {
-    hint_at_view_socket(settings.view_socket);
+    const std::string mistaken = socket_for_services(settings.view_socket);
+    // It would never say that this was all.
+    if (settings.once && !mistaken.empty() && net::is_live(view_socket_path(settings.view_socket)))
+      return Error{std::make_error_code(std::errc::invalid_argument), mistaken};
+    if (!mistaken.empty()) say(mistaken);
     return settings.view_socket;
   }
   Result<std::string> found = find_session();
@@ -197,7 +205,9 @@ int view(const ViewSettings& settings) {
     if (!tree.parent_id.empty()) text = "… of trace " + printable(tree.trace_id) + ":\n";
     out.write(text + format_tree(tree, style));
   });
+  bool any = false;
   const auto on_span = [&](const Span& span) {
+    any = true;
     if (settings.json && !settings.analyze) {
       out.write(to_json(span) + "\n");
     } else {
@@ -208,6 +218,11 @@ int view(const ViewSettings& settings) {
     say("gathering spans until the collector ends, or ^C");
   const auto skipped = input.empty() ? view_collector(settings, path, stop.token(), on_span) : read_spans(input, stop.token(), on_span);
   if (!skipped) return say(skipped.error().message), exit_failed;
+  if (!input.empty() && !any && !stop.stop_requested()) {
+    say((input == "-" ? "stdin" : input) + ": no spans" + (*skipped != 0 ? " in " + std::to_string(*skipped) + " lines" : "") +
+        "; it takes lines of JSON, as `weir view --json` and `weir collect --print json` write them");
+    return exit_failed;
+  }
   trees.finish();
   if (settings.analyze) {
     const AnalysisReport report = analysis.report(settings.order);

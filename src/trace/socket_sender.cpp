@@ -5,6 +5,7 @@
 
 #include "net/unix_socket.hpp"
 #include "trace/pump.hpp"
+#include "trace/socket_variable.hpp"
 #include "weir/trace/detail/attach.hpp"
 
 namespace weir::inline v0 {
@@ -13,6 +14,7 @@ struct SocketSender::Impl final : detail::ForkListener {
   Impl(std::string path, SocketSenderOptions options) : config{std::move(path), std::move(options), {}} {
     config.usable = !config.path.empty() && config.path.front() == '/' && config.path.size() <= net::max_socket_path &&
                     config.path.find('\0') == std::string::npos;
+    if (config.path == default_path()) complaint = detail::socket_variable_complaint();
     ::new (&pump) detail::Pump(config);
     detail::process().add(*this);
   }
@@ -26,6 +28,7 @@ struct SocketSender::Impl final : detail::ForkListener {
   }
 
   detail::SenderConfig config;
+  std::string complaint;  // of the variable that the path would have come from; empty: none, or said
   union {
     detail::Pump pump;
   };
@@ -39,6 +42,10 @@ SocketSender& SocketSender::operator=(SocketSender&&) noexcept = default;
 
 void SocketSender::start(const SenderSetup& setup) noexcept {
   impl_->config.setup = setup;
+  if (!impl_->complaint.empty()) {
+    impl_->config.logger().log(Logger::Level::warning, impl_->complaint);
+    impl_->complaint.clear();
+  }
   if (!impl_->config.usable) {
     const Attribute path{"path", impl_->config.path};
     impl_->config.logger().log(Logger::Level::error,

@@ -260,6 +260,7 @@ TEST_CASE("ps without an agent and without services says so") {
   Agents place;
   auto process = place.start({"ps"});
   CHECK(complaint(*process, 1).find("weir agent --config FILE") != std::string::npos);
+  CHECK(place.ps() == json{{"agent", nullptr}, {"processes", json::array()}});
 }
 
 #if WEIR_HAVE_HTTPLIB

@@ -253,7 +253,24 @@ TEST_CASE("a signal ends the reading of a pipe, and what was read is analysed") 
   viewer->signal(SIGINT);
   CHECK(viewer->wait() == 0);
   auto analyzing = place.start({"view", "--analyze", "--input", "-"});
+  REQUIRE(::write(analyzing->fd(0), lines.data(), lines.size()) == static_cast<ssize_t>(lines.size()));
   analyzing->close(0);
   CHECK(analyzing->wait() == 0);
-  CHECK(analyzing->out().starts_with("0 traces, 0 spans"));
+  CHECK(analyzing->out().starts_with("2 traces, 4 spans"));
+}
+
+TEST_CASE("an input without a span exits 1 and says what it takes") {
+  Place place;
+  const std::string empty = place.file("empty", ""), log = place.file("log", "started\nstopped\n");
+  const auto complaint = [&](Words words) {
+    auto process = place.start(std::move(words));
+    process->close(0);
+    CHECK(process->wait() == 1);
+    CHECK(process->out().empty());
+    return process->err();
+  };
+  const std::string takes = "; it takes lines of JSON, as `weir view --json` and `weir collect --print json` write them\n";
+  CHECK(complaint({"view", "--input", empty}) == "weir: " + empty + ": no spans" + takes);
+  CHECK(complaint({"view", "--analyze", "--input", "-"}) == "weir: stdin: no spans" + takes);
+  CHECK(complaint({"view", "--json", "--input", log}) == "weir: " + log + ": no spans in 2 lines" + takes);
 }

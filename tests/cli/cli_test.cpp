@@ -182,6 +182,20 @@ TEST_CASE("help names every option with its default and succeeds") {
   CHECK(version->out().starts_with("weir "));
 }
 
+TEST_CASE("help as a word is as --help") {
+  Place place;
+  for (const Words& words : {Words{}, Words{"collect"}, Words{"run"}, Words{"ps"}}) {
+    Words with_word{"help"}, with_option = words;
+    with_word.insert(with_word.end(), words.begin(), words.end());
+    with_option.push_back("--help");
+    auto word = place.start(with_word), option = place.start(with_option);
+    CHECK(option->wait() == 0);
+    CHECK(word->wait() == 0);
+    CHECK(word->out() == option->out());
+    CHECK(word->err().empty());
+  }
+}
+
 TEST_CASE("wrong usage exits 2 with one line that helps") {
   Place place;
   const auto [words, hint] = GENERATE(table<Words, std::string>({
@@ -203,6 +217,9 @@ TEST_CASE("wrong usage exits 2 with one line that helps") {
       {Words{"collect", "--allow-uid", "no-such-user"}, "no-such-user"},
       {Words{"collect", "--socket", ""}, "--socket"},
       {Words{"collect", "--socket"}, "--socket"},
+      {Words{"collect", "--socket", "/x/a.sock", "--view-socket", "/x/../x/a.sock"}, "'/x/a.sock' is the socket for services"},
+      {Words{"run", "--socket", "a.sock", "--view-socket", "./a.sock", "--", "true"}, "is the socket for services"},
+      {Words{"help", "dance"}, "There is no 'dance'"},
       {Words{"view", "--last", "-1"}, "--last"},
       {Words{"view", "--last", "all"}, "'all'"},
       {Words{"view", "--print", "json"}, "--print"},
@@ -259,6 +276,18 @@ TEST_CASE("a relative socket path is said as services need it, absolute") {
   collector->line_with(2, "listening socket=" + path + " view=");
   collector->signal(SIGTERM);
   CHECK(collector->wait() == 0);
+}
+
+TEST_CASE("a WEIR_SOCKET that is no absolute path is said to be ignored, and the default is taken") {
+  Place place;
+  place.environment["WEIR_SOCKET"] = "weir.sock";
+  const std::string complaint = "weir: WEIR_SOCKET=weir.sock is ignored: it takes an absolute path of at most 107 bytes";
+  auto collector = place.start({"collect"});
+  CHECK(collector->line(2) == complaint);
+  collector->line_with(2, "listening socket=" + place.socket());
+  auto viewer = place.start({"view", "--once"});
+  CHECK(viewer->wait() == 0);
+  CHECK(viewer->err() == complaint + "\n");
 }
 
 TEST_CASE("a second collector on the same socket is told that it is in use") {
@@ -331,6 +360,20 @@ TEST_CASE("collect --print json prints one line per root span, --print none noth
   collector->signal(SIGTERM);
   CHECK(collector->wait() == 0);
   CHECK(collector->out().empty());
+}
+
+TEST_CASE("on a terminal, ^C sums the collection up for people") {
+  Place place;
+  Terminal terminal(Words{WEIR_COMMAND, "collect", "--print", "none"}, place.environment);
+  terminal.read_until("listening socket=" + place.socket());
+  LineSocket service = LineSocket::connect(place.socket());
+  REQUIRE(service.send(lines_of_trace("t1") + "no JSON\n"));
+  service.close();
+  terminal.type("\x03");
+  terminal.read_until("weir: rejected 1 line: 1 malformed\r\n");
+  CHECK(terminal.text().find("weir: 2 spans in 1 trace\r\nweir: rejected") != std::string::npos);
+  CHECK(terminal.text().find('{') == std::string::npos);
+  CHECK(terminal.wait() == 0);
 }
 
 TEST_CASE("two signals at once, as timeout(1) sends them, are one") {
@@ -430,6 +473,25 @@ TEST_CASE("view prints a tree when its root ends, and ends with the collector") 
   collector->signal(SIGTERM);
   CHECK(collector->wait() == 0);
   CHECK(viewer->wait() == 0);
+  CHECK(viewer->err().empty());
+}
+
+TEST_CASE("on a terminal, view says that it waits") {
+  Place place;
+  auto collector = place.collect();
+  Terminal terminal(Words{WEIR_COMMAND, "view"}, place.environment);
+  terminal.read_until("weir: connected to " + place.view_socket() + ", waiting for traces\r\n");
+  terminal.type("\x03");
+  CHECK(terminal.wait() == 0);
+}
+
+TEST_CASE("view --once on the socket for services fails and names the one for viewers") {
+  Place place;
+  auto collector = place.collect();
+  auto viewer = place.start({"view", "--once", "--view-socket", place.socket()});
+  CHECK(viewer->wait() == 1);
+  CHECK(viewer->err() ==
+        "weir: '" + place.socket() + "' looks like the socket for services; for viewers there is '" + place.view_socket() + "'\n");
 }
 
 TEST_CASE("view --last begins with the traces of before") {
@@ -551,6 +613,23 @@ TEST_CASE("run prints the traces of its command on stderr") {
   CHECK(process->wait() == 0);
   CHECK(process->out().empty());
   CHECK(process->err() == "GET /orders [http] 12.0ms\n└── select [sql] 2.00ms\nweir: 2 spans in 1 trace\n");
+}
+
+TEST_CASE("run names what a rule did not keep apart from what was lost") {
+  Place place;
+  auto process = place.start({"run", "--keep-ratio", "0", "--", "/bin/sh", "-c", "echo $WEIR_SOCKET; cat"});
+  const auto socket = process->line(1);
+  REQUIRE(socket);
+  send_trace(*socket, "t1");
+  LineSocket service = LineSocket::connect(*socket);
+  REQUIRE(service.send("[\"dropped\",3,{\"full\":2}]\n"));
+  service.close();
+  process->close(0);
+  CHECK(process->wait() == 0);
+  CHECK(
+      process->err().ends_with("\nweir: 0 spans in 0 traces\n"
+                               "weir: not kept by rule: 2 spans in 1 trace\n"
+                               "weir: lost 3 spans: 2 in a full ring, 1 for other reasons\n"));
 }
 
 TEST_CASE("run passes signals on to its command and waits for it") {

@@ -98,6 +98,22 @@ TEST_CASE("what does not disable weir leaves it on, and nonsense is told") {
   CHECK(found.log.find("weir: warning: OTEL_SDK_DISABLED=yes is ignored") != std::string::npos);
 }
 
+TEST_CASE("a WEIR_SOCKET that is no absolute path of a socket is told once, by its name, and the default is taken") {
+  const ScratchDir dir;
+  Collector collector(dir / "weir/weir.sock");
+  REQUIRE(collector.listen());
+  StopSource stop;
+  std::thread serving([&] { (void)collector.serve(stop.token()); });
+  for (const std::string& wrong : {std::string("weir.sock"), "/" + std::string(107, 'x')}) {
+    CAPTURE(wrong);
+    const Found found = init_with({{"WEIR_SOCKET", wrong}, {"XDG_RUNTIME_DIR", dir.path()}}, {"socket"});
+    CHECK(found.log == "weir: warning: WEIR_SOCKET=" + wrong + " is ignored: it takes an absolute path of at most 107 bytes\n");
+  }
+  stop.request_stop();
+  serving.join();
+  CHECK(collector.stats().connections == 2);
+}
+
 TEST_CASE("the service's name is the code's, else OTEL_SERVICE_NAME, else the resource attributes'") {
   const std::pair<std::string, std::string> name{"OTEL_SERVICE_NAME", "named"},
       attributes{"OTEL_RESOURCE_ATTRIBUTES", "service.name=resource,a=b"};

@@ -51,6 +51,18 @@ TEST_CASE("WEIR_SOCKET wins, and its view socket is beside it") {
   CHECK(weir::default_socket_directory() == "/run/user/1000/weir");
 }
 
+TEST_CASE("a WEIR_SOCKET that can be no socket's absolute path is ignored") {
+  Variable runtime("XDG_RUNTIME_DIR", "/run/user/1000");
+  const std::string longest = "/" + std::string(106, 'x');
+  {
+    Variable socket("WEIR_SOCKET", longest.c_str());
+    CHECK(weir::default_socket_path() == longest);
+  }
+  const std::string wrong = GENERATE_COPY(as<std::string>{}, "weir.sock", "./weir.sock", longest + "x");
+  Variable socket("WEIR_SOCKET", wrong.c_str());
+  CHECK(weir::default_socket_path() == "/run/user/1000/weir/weir.sock");
+}
+
 TEST_CASE("the view socket of a socket is beside it") {
   CHECK(weir::view_socket_path("/x/weir.sock") == "/x/weir-view.sock");
   CHECK(weir::view_socket_path("weir.sock") == "weir-view.sock");

@@ -5,6 +5,7 @@
 //   collector's socket  $WEIR_SOCKET, else weir.sock in that directory
 //   view socket         beside the collector's: NAME.sock -> NAME-view.sock
 //
+// A WEIR_SOCKET that is no absolute path of at most 107 bytes is ignored; SocketSender and the command line say so.
 // All of them read the environment at each call and create nothing.
 
 #include <string>
