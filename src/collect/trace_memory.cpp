@@ -14,6 +14,12 @@ constexpr std::uint64_t place_mask = (std::uint64_t{1} << 48) - 1;
 std::uint64_t place_of(std::uint64_t hash, const Chunk* chunk, std::size_t offset) noexcept {
   return reinterpret_cast<std::uintptr_t>(chunk) | offset % ChunkArena::chunk_bytes | (hash & ~place_mask);
 }
+bool same_32(const char* a, const char* b) noexcept {
+  std::uint64_t x[4], y[4];
+  std::memcpy(x, a, sizeof x);
+  std::memcpy(y, b, sizeof y);
+  return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3])) == 0;
+}
 void put_place(Extra& extra, std::uint64_t place, std::uint64_t hash) noexcept {
   std::size_t i = hash & extra.index_mask;
   while (extra.index[i] != 0) i = (i + 1) & extra.index_mask;
@@ -22,9 +28,13 @@ void put_place(Extra& extra, std::uint64_t place, std::uint64_t hash) noexcept {
 
 }  // namespace
 
-TraceRef TraceMemory::ref(std::string_view id) const noexcept {
+TraceRef TraceMemory::ref(std::string_view id) noexcept {
+  if (id.size() == 32 && same_32(id.data(), id_text_)) return id_;
   TraceRef result;
-  if (id.size() == 32 && read_hex(id.data(), result.high) && read_hex(id.data() + 16, result.low)) return result;
+  if (id.size() == 32 && read_hex(id.data(), result.high) && read_hex(id.data() + 16, result.low)) {
+    std::memcpy(id_text_, id.data(), 32);
+    return id_ = result;
+  }
   result.form = TraceIdForm::hex16;
   result.high = 0;
   if (id.size() == 16 && read_hex(id.data(), result.low)) return result;

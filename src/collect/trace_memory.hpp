@@ -54,7 +54,7 @@ class TraceMemory {
     state = split_mix(state) ^ low;
     return split_mix(state);
   }
-  TraceRef ref(std::string_view id) const noexcept;
+  TraceRef ref(std::string_view id) noexcept;
   std::string id_of(const KeptTrace& trace) const;
 
   // Traces
@@ -210,6 +210,9 @@ class TraceMemory {
   HashSlots<Half> halves_;
   std::size_t index_bytes_ = 0;
   KeptTrace* last_ = nullptr;  // the trace that was found or made last
+  // The last id that was read, which is mostly that of the next event, too.
+  char id_text_[33] = "00000000000000000000000000000000";
+  TraceRef id_{};
 };
 
 }  // namespace weir::inline v0::detail
