@@ -68,16 +68,17 @@ class ScopedSpan {
   /// is ambient when this is called.
   Context context() const noexcept;
   /// False: attributes need not be computed.
-  bool recording() const noexcept { return state_ > State::not_sampled; }
+  bool recording() const noexcept { return state_ > State::root_not_sampled; }
 
  private:
   enum class State : std::uint8_t {
-    off,          // in the ambient context, of a tracer that is off
-    done,         // ended, or never recorded
-    with_parent,  // the same, but what it holds of its explicit parent has to be released
-    not_sampled,  // the first of a trace that is not sampled, in the ambient context
-    plain,        // has a slot, its attributes are in inline_, none of them was cut
-    special,      // anything else: ends on the slow path
+    off,               // in the ambient context, of a tracer that is off
+    done,              // ended, or never recorded
+    with_parent,       // the same, but what it holds of its explicit parent has to be released
+    not_sampled,       // the first of a trace that is not sampled, in the ambient context
+    root_not_sampled,  // the same, and nothing was ambient before: it restores what every thread begins with
+    plain,             // has a slot, its attributes are in inline_, none of them was cut
+    special,           // anything else: ends on the slow path
   };
   struct Parent {
     detail::ContextDataRef data;
@@ -88,11 +89,11 @@ class ScopedSpan {
   // Of left_: one attribute, one of 8 bytes of room, and the bits that show when something does not fit.
   static constexpr std::uint64_t one_attribute = 1u << 17, one_word = 1, no_room = ~std::uint64_t{0x7ffeffff};
 
-  void start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  void start(Tracer& tracer, Name name, SpanKind kind) noexcept;
   bool begin_child(std::uint64_t tracer_id, Name name, SpanKind kind) noexcept;
-  void start_child(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
-  void start_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
-  void start_sampled_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;
+  void start_child(Tracer& tracer, Name name, SpanKind kind) noexcept;
+  void start_root(Tracer& tracer, Name name, SpanKind kind) noexcept;
+  void start_sampled_root(Tracer& tracer, Name name, SpanKind kind) noexcept;
   bool begin_not_sampled(std::uint64_t tracer_id, std::uint64_t word) noexcept;
   bool begin_sampled_root(std::uint64_t tracer_id, std::uint64_t word, Name name, SpanKind kind) noexcept;
   void start_slowly(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept;

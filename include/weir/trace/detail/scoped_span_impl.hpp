@@ -11,12 +11,13 @@
 namespace weir::inline v0 {
 
 [[gnu::always_inline]] inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind) noexcept {
-  if (!tracer.off()) start(tracer, name, kind, nullptr);
+  if (!tracer.off()) start(tracer, name, kind);
 }
 
 inline ScopedSpan::ScopedSpan(Tracer& tracer, Name name, SpanKind kind, Attributes attributes) noexcept {
   if (tracer.off()) return;
-  start(tracer, name, kind, &attributes);
+  thread_ = &detail::thread_state;
+  start_slowly(tracer, name, kind, &attributes);
   set_all(attributes);
 }
 
@@ -30,23 +31,23 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
 }
 
 /// Only says where to go: so none of the ways pays for what another keeps.
-[[gnu::noinline]] inline void ScopedSpan::start(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
+[[gnu::noinline]] inline void ScopedSpan::start(Tracer& tracer, Name name, SpanKind kind) noexcept {
   detail::ThreadState& thread = detail::thread_state;
   thread_ = &thread;
   const std::uint8_t flags = thread.flags;
   if ((flags & ~detail::flag_random) == detail::flag_sampled) {
-    if (thread.trace.valid()) return start_child(tracer, name, kind, attributes);
-    return start_root(tracer, name, kind, attributes);
+    if (thread.trace.valid()) return start_child(tracer, name, kind);
+    return start_root(tracer, name, kind);
   }
   if ((flags & ~detail::flag_random) == 0) return decline(detail::position());
-  start_slowly(tracer, name, kind, attributes);
+  start_slowly(tracer, name, kind, nullptr);
 }
 
 /// What is usual, and nothing that would have to be called.
-[[gnu::noinline]] inline void ScopedSpan::start_child(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
+[[gnu::noinline]] inline void ScopedSpan::start_child(Tracer& tracer, Name name, SpanKind kind) noexcept {
   const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
   if (detail::thread_state.tracer_id != tracer_id || !begin_child(tracer_id, name, kind)) [[unlikely]]
-    return start_slowly(tracer, name, kind, attributes);
+    return start_slowly(tracer, name, kind, nullptr);
   if (slot_ == detail::no_slot) [[unlikely]]
     return begin_without_slot(tracer_id);
 }
@@ -70,12 +71,14 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
 }
 
 /// The first span of a trace that begins here. With nothing kept over a call where it is not recorded.
-[[gnu::noinline]] inline void ScopedSpan::start_root(Tracer& tracer, Name name, SpanKind kind, const Attributes* attributes) noexcept {
+[[gnu::noinline]] inline void ScopedSpan::start_root(Tracer& tracer, Name name, SpanKind kind) noexcept {
+  const detail::ThreadState& thread = detail::thread_state;
   const std::uint64_t word = tracer.entry_.sampling.load(std::memory_order_relaxed);
   const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
-  if ((word & Sampler::asks) != 0 || detail::thread_state.tracer_id != tracer_id) [[unlikely]]
-    return start_slowly(tracer, name, kind, attributes);
-  if (Sampler::takes_all(word) || !begin_not_sampled(tracer_id, word)) start_sampled_root(tracer, name, kind, attributes);
+  const bool usual = thread.tracer_id == tracer_id && thread.flags == detail::new_trace_flags && !thread.span.valid();
+  if ((word & Sampler::asks) != 0 || !usual) [[unlikely]]
+    return start_slowly(tracer, name, kind, nullptr);
+  if (Sampler::takes_all(word) || !begin_not_sampled(tracer_id, word)) start_sampled_root(tracer, name, kind);
 }
 
 /// False, and nothing has happened: the trace may be recorded.
@@ -88,25 +91,22 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   const SpanId span = ring.peek_span_id();
   const TraceId trace = ring.trace_id_of(span);
   if (Sampler::below(trace, word)) return false;
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // what is read again below need not be kept
   ring.take_span_id();
   ring.count_not_sampled();
-  root_ = first_ = true;
-  record_.parent = thread.span.value;
   record_.trace_high = thread.trace.high = trace.high;
   record_.trace_low = thread.trace.low = trace.low;
   record_.span = thread.span.value = span.value;
-  previous_flags_ = thread.flags;
-  flags_ = thread.flags = thread.flags & detail::flag_random;
-  state_ = State::not_sampled;
+  flags_ = thread.flags = detail::flag_random;
+  state_ = State::root_not_sampled;
   return true;
 }
 
-[[gnu::noinline]] inline void ScopedSpan::start_sampled_root(Tracer& tracer, Name name, SpanKind kind,
-                                                             const Attributes* attributes) noexcept {
+[[gnu::noinline]] inline void ScopedSpan::start_sampled_root(Tracer& tracer, Name name, SpanKind kind) noexcept {
   const std::uint64_t tracer_id = tracer.entry_.active_id.load(std::memory_order_relaxed);
   const std::uint64_t word = tracer.entry_.sampling.load(std::memory_order_relaxed);
   if (detail::thread_state.tracer_id != tracer_id || !begin_sampled_root(tracer_id, word, name, kind)) [[unlikely]]
-    return start_slowly(tracer, name, kind, attributes);
+    return start_slowly(tracer, name, kind, nullptr);
   if (slot_ == detail::no_slot) [[unlikely]]
     return begin_without_slot(tracer_id);
 }
@@ -265,12 +265,6 @@ inline Context ScopedSpan::context() const noexcept {
   ring.commit(bytes);
 }
 
-/// Of a span that nobody looks at any more.
-[[gnu::noinline]] inline void ScopedSpan::destroy() noexcept {
-  if (state_ == State::not_sampled) return destroy_not_sampled();
-  destroy_recorded();
-}
-
 [[gnu::noinline]] inline void ScopedSpan::destroy_recorded() noexcept {
   if (!quick() || !end_quickly(State::plain)) [[unlikely]]
     return destroy_slowly();
@@ -293,17 +287,23 @@ inline Context ScopedSpan::context() const noexcept {
   return true;
 }
 
-[[gnu::noinline]] inline void ScopedSpan::destroy_not_sampled() noexcept {
+/// Of a span that nobody looks at any more.
+[[gnu::noinline]] inline void ScopedSpan::destroy() noexcept {
+  if (state_ == State::root_not_sampled) return destroy_not_sampled();
+  destroy_recorded();
+}
+
+[[gnu::always_inline]] inline void ScopedSpan::destroy_not_sampled() noexcept {
   detail::ThreadState& thread = detail::thread_state;
   const bool busy = thread.tracer_id == detail::SpanSection::busy_id;
   if (thread_ != &thread || busy || thread.span.value != record_.span || thread.ended_count != 0) [[unlikely]]
     return destroy_slowly();
   // In this order, a signal handler finds what this span left, or no trace in which nothing is recorded, or what was before.
-  if (root_) thread.trace = {};
+  thread.trace = {};
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  thread.span.value = record_.parent;
+  thread.span = {};
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  thread.flags = previous_flags_;
+  thread.flags = detail::new_trace_flags;
 }
 
 [[gnu::noinline]] inline void ScopedSpan::destroy_slowly() noexcept {
@@ -345,7 +345,11 @@ inline Context ScopedSpan::context() const noexcept {
   const bool reentrant = thread.tracer_id == detail::SpanSection::busy_id;
   const State state = state_;
   state_ = ended();
-  if (state != State::not_sampled) {
+  if (state == State::root_not_sampled) {
+    root_ = first_ = true;
+    previous_flags_ = detail::new_trace_flags;
+    record_.parent = 0;
+  } else if (state != State::not_sampled) {
     const bool slotted = slot_ != detail::no_slot;
     const std::uint64_t tracer_id = slotted ? ring_->tracer_id() : tracer_id_;
     if ((slotted ? ring_->generation() : generation_) == detail::process().generation()) {  // else the parent process tells of it
