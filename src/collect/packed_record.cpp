@@ -59,10 +59,13 @@ Timestamp time_of(std::uint64_t count) noexcept { return Timestamp{std::chrono::
   return put_low(put_low(out, from, from_bytes), lasted, lasted_bytes);
 }
 
-std::byte* put_string(std::byte* out, std::string_view text) noexcept {
+/// May write up to a multiple of 8.
+[[gnu::always_inline]] inline std::byte* put_string(std::byte* out, std::string_view text) noexcept {
   const auto type = static_cast<unsigned>(Type::string);
-  if (text.size() < long_text) return put_bytes(put(out, type | static_cast<unsigned>(text.size()) << 3), text);
-  return put_text(put(out, type | long_text << 3), text);
+  if (text.size() >= long_text) return put_text(put(out, type | long_text << 3), text);
+  out = put(out, type | static_cast<unsigned>(text.size()) << 3);
+  copy_padded(out, text);
+  return out + text.size();
 }
 [[gnu::always_inline]] inline std::byte* put_number(std::byte* out, Type type, std::uint64_t number) noexcept {
   if (type == Type::boolean) return put(out, static_cast<unsigned>(type) | (number != 0 ? 1u << 3 : 0));
@@ -82,7 +85,7 @@ std::byte* put_string(std::byte* out, std::string_view text) noexcept {
   const std::string_view text{reinterpret_cast<const char*>(value), attribute_bytes(word)};
   if (text.size() < long_text)
     return put_padded(put(out, static_cast<unsigned>(Type::string) | static_cast<unsigned>(text.size()) << 3), text);
-  return put_string(out, text);
+  return put_text(put(out, static_cast<unsigned>(Type::string) | long_text << 3), text);
 }
 
 /// Attributes with their count, of equal keys the last.

@@ -12,6 +12,10 @@
 //
 // Ids that are 16 lower-case hex digits are 8 bytes, all others text. Numbers have as many bytes as they need.
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -28,8 +32,20 @@
 
 namespace weir::inline v0::detail {
 
-/// Reads exactly 16 lower-case hex digits, eight at once.
+/// Reads exactly 16 lower-case hex digits.
 inline bool read_hex(const char* in, std::uint64_t& value) noexcept {
+#if defined(__SSE2__)
+  const auto at_most = [](__m128i bytes, char limit) { return _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(limit)), bytes); };
+  const __m128i text = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in));
+  const __m128i digit = _mm_sub_epi8(text, _mm_set1_epi8('0')), letter = _mm_sub_epi8(text, _mm_set1_epi8('a'));
+  const __m128i is_digit = at_most(digit, 9), is_letter = at_most(letter, 5);
+  const __m128i ten = _mm_set1_epi8(10);
+  const __m128i nibbles = _mm_or_si128(_mm_and_si128(is_digit, digit), _mm_and_si128(is_letter, _mm_add_epi8(letter, ten)));
+  const __m128i pairs = _mm_or_si128(_mm_slli_epi16(nibbles, 4), _mm_srli_epi16(nibbles, 8));
+  const __m128i bytes = _mm_packus_epi16(_mm_and_si128(pairs, _mm_set1_epi16(0xff)), _mm_setzero_si128());
+  value = __builtin_bswap64(static_cast<std::uint64_t>(_mm_cvtsi128_si64(bytes)));
+  return _mm_movemask_epi8(_mm_or_si128(is_digit, is_letter)) == 0xffff;
+#else  // eight at once
   constexpr std::uint64_t ones = 0x0101010101010101, tops = 0x80 * ones;
   const auto from = [](std::uint64_t x, unsigned char least) { return x + (0x80u - least) * ones; };  // top bit: a byte is that or more
   std::uint64_t wrong = 0;
@@ -45,6 +61,7 @@ inline bool read_hex(const char* in, std::uint64_t& value) noexcept {
     value = value << 32 | ((x | x >> 16) & 0xffffffff);
   }
   return (wrong & tops) == 0;
+#endif
 }
 
 /// The id of a span. A view of its text, if it is one.
@@ -55,11 +72,16 @@ struct IdRef {
   std::string_view text;
 
   static IdRef of(SpanId id) noexcept { return {Form::hex, id.value, {}}; }
-  /// Empty: none.
-  static IdRef of(std::string_view id) noexcept {
-    std::uint64_t value = 0;
-    if (id.size() == 16 && read_hex(id.data(), value)) return {Form::hex, value, {}};
-    return {id.empty() ? Form::none : Form::text, 0, id};
+  /// Reads `id`; of an empty one the form is `empty`. In place, as what follows reads it in other pieces than a copy would leave.
+  [[gnu::always_inline]] void read(std::string_view id, Form empty) noexcept {
+    if (id.size() == 16 && read_hex(id.data(), value)) {
+      form = Form::hex;
+      text = {};
+    } else {
+      form = id.empty() ? empty : Form::text;
+      value = 0;
+      text = id;
+    }
   }
   std::string string() const { return form == Form::hex ? SpanId{value}.hex() : std::string(text); }
   friend bool operator==(const IdRef& a, const IdRef& b) noexcept { return a.form == b.form && a.value == b.value && a.text == b.text; }

@@ -20,19 +20,13 @@ bool cut(std::string_view& text, std::size_t limit) {
 
 }  // namespace
 
-IdRef own_id(std::string_view text) {
-  IdRef id = IdRef::of(text);
-  if (id.form == IdRef::Form::none) id.form = IdRef::Form::text;
-  return id;
-}
-
 void SpanBounds::take_apart(const EventView& event, SpanParts& out) {
   const std::size_t most = options_.max_attribute_bytes;
   const bool starts = event.type == EventType::span_start;
   std::string_view name = event.name;
   if (cut(name, most)) ++stats_.cut_attributes;
-  out.id = own_id(event.span_id);
-  out.parent = starts ? IdRef::of(event.parent_id) : IdRef{};
+  out.id.read(event.span_id, IdRef::Form::text);
+  out.parent.read(starts ? event.parent_id : std::string_view(), IdRef::Form::none);
   out.name = starts ? common(name) : TextRef{};  // an end has none
   out.kind = event.kind;
   out.start = starts ? event.time : Timestamp{};
@@ -59,12 +53,6 @@ void SpanBounds::take_apart(std::span<const AttributeView> attributes, std::vect
   }
   if (long_keys || out.size() > options_.max_attributes) limit(out);
   for (AttributeRef& each : out) each.key = common(each.key.text);
-}
-
-/// As an id, if it is one of those that come again and again.
-TextRef SpanBounds::common(std::string_view text) {
-  const std::uint32_t id = texts_.intern_if_common(text);
-  return {id, id != 0, text};
 }
 
 /// Cuts keys, and drops what there are too many of. Requires: each key once, all of them texts.
@@ -151,18 +139,6 @@ void SpanBounds::merge(std::vector<AttributeRef>& into, const std::vector<Attrib
                          [this](const AttributeRef& a, const AttributeRef& b) { return text_of(texts_, a.key) == text_of(texts_, b.key); }),
              into.end());
   drop_beyond_limit(into);
-}
-
-void SpanBounds::untie(SpanParts& span) {
-  if (!(span.parent == span.id)) return;
-  span.parent = {};
-  ++stats_.cycles;
-}
-
-void SpanBounds::clamp_duration(SpanParts& span) {
-  if (span.end >= span.start) return;
-  span.end = span.start;
-  ++stats_.negative_durations;
 }
 
 PackedSpan SpanBounds::corrected(PackedSpan span) {

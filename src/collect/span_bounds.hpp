@@ -18,9 +18,6 @@ inline std::string_view text_of(const TextTable& texts, const TextRef& text) noe
   return text.interned ? texts.text(text.id) : text.text;
 }
 
-/// The id of a span, whatever its form.
-IdRef own_id(std::string_view text);
-
 /// Thread-safety: Distinct objects: safe. Shared: unsafe. What it is made from outlives it.
 class SpanBounds {
  public:
@@ -38,12 +35,24 @@ class SpanBounds {
   /// Adds to a start what its end says, which knows better. Leaves nothing of use in `end`.
   void join(SpanParts& start, SpanParts& end);
   /// A span is not its own parent, and ends after it starts.
-  void untie(SpanParts& span);
-  void clamp_duration(SpanParts& span);
+  void untie(SpanParts& span) {
+    if (!(span.parent == span.id)) return;
+    span.parent = {};
+    ++stats_.cycles;
+  }
+  void clamp_duration(SpanParts& span) {
+    if (span.end >= span.start) return;
+    span.end = span.start;
+    ++stats_.negative_durations;
+  }
   PackedSpan corrected(PackedSpan span);
 
  private:
-  TextRef common(std::string_view text);
+  /// As an id, if it is one of those that come again and again.
+  [[gnu::always_inline]] TextRef common(std::string_view text) {
+    const std::uint32_t id = texts_.intern_if_common(text);
+    return {id, id != 0, text};
+  }
   TextRef limited(TextRef text);
   void limit(std::vector<AttributeRef>& attributes);
   void drop_beyond_limit(std::vector<AttributeRef>& attributes);

@@ -103,10 +103,16 @@ struct SpanStore::Impl : private TraceMemory {
     }
     stats.events += 2;
     touch(trace, std::max(start.time, end.time));
-    half_parts_.end = end.time;
-    bounds.take_apart(end.attributes, half_parts_.attributes);
     bounds.untie(parts_);
-    bounds.join(parts_, half_parts_);
+    if (parts_.attributes.empty()) {  // as starts mostly are
+      bounds.take_apart(end.attributes, parts_.attributes);
+      parts_.end = end.time;
+      bounds.clamp_duration(parts_);
+    } else {
+      bounds.take_apart(end.attributes, half_parts_.attributes);
+      half_parts_.end = end.time;
+      bounds.join(parts_, half_parts_);
+    }
     finish(trace, hash, parts_);
     update_settling(trace);
     enforce_bounds();
@@ -358,8 +364,8 @@ struct SpanStore::Impl : private TraceMemory {
   /// One span of a trace that was complete before it was stored elsewhere.
   void restore(KeptTrace& trace, const Span& span) {
     SpanParts& parts = parts_;
-    parts.id = own_id(span.id);
-    parts.parent = IdRef::of(span.parent_id);
+    parts.id.read(span.id, IdRef::Form::text);
+    parts.parent.read(span.parent_id, IdRef::Form::none);
     parts.name = {0, false, span.name};
     parts.kind = span.kind;
     parts.start = span.start_time;

@@ -13,25 +13,7 @@ namespace {
 
 constexpr std::string_view overflow_text = "\xe2\x80\xa6overflow";
 constexpr std::size_t block_bytes = 16u << 10;
-constexpr std::size_t common_bytes = 256;  // of a text that may be common
-constexpr std::size_t common_share = 4;    // of the table, one in so many is for texts that are
-
-/// The first and the last eight bytes of a text, or what there is of them: all of one that has sixteen or fewer. Requires: not empty.
-std::pair<std::uint64_t, std::uint64_t> ends_of(std::string_view text) noexcept {
-  std::uint64_t front = 0, back = 0;
-  const char* const end = text.data() + text.size();
-  if (text.size() >= 8) {
-    std::memcpy(&front, text.data(), 8);
-    std::memcpy(&back, end - 8, 8);
-  } else if (text.size() >= 4) {
-    std::memcpy(&front, text.data(), 4);
-    std::memcpy(&back, end - 4, 4);
-  } else {
-    front = static_cast<unsigned char>(text.front());
-    back = static_cast<std::uint64_t>(static_cast<unsigned char>(text[text.size() / 2])) << 8 | static_cast<unsigned char>(end[-1]);
-  }
-  return {front, back};
-}
+constexpr std::size_t common_share = 4;  // of the table, one in so many is for texts that are
 
 }  // namespace
 
@@ -63,14 +45,9 @@ std::uint32_t TextTable::intern(std::string_view text) {
   return add(hash, text);
 }
 
-std::uint32_t TextTable::intern_if_common(std::string_view text) {
-  if (text.empty() || text.size() > common_bytes) return 0;
-  const auto [front, back] = ends_of(text);
-  const auto size = static_cast<std::uint32_t>(text.size());
-  Recent& recent = recent_[((front ^ std::rotl(back, 29)) + size) * 0x9E3779B97F4A7C15u >> 58];
-  if (recent.front == front && recent.back == back && recent.size == size && (size <= 16 || texts_[recent.id] == text)) return recent.id;
+std::uint32_t TextTable::intern_not_recent(std::string_view text, const Ends& ends, Recent& recent) {
   const std::uint32_t id = intern_if_came_before(text);
-  if (id != 0) recent = {front, back, size, id};
+  if (id != 0) recent = {ends, id};
   return id;
 }
 

@@ -55,19 +55,21 @@ Split split(Timestamp time) noexcept {
 
 // A sequence lock of atomics alone: who reads a word of a later change sees that `changes_` has moved.
 void SecondCache::write(char* out, std::int64_t second) noexcept {
-  std::array<std::uint64_t, 3> words;
   const std::uint64_t changes = changes_.load(std::memory_order_acquire);
   if ((changes & 1) == 0 && second_.load(std::memory_order_acquire) == second) {
-    for (std::size_t i = 0; i < words.size(); ++i) words[i] = text_[i].load(std::memory_order_acquire);
+    const std::uint64_t front = text_[0].load(std::memory_order_acquire), middle = text_[1].load(std::memory_order_acquire),
+                        back = text_[2].load(std::memory_order_acquire);
     if (changes_.load(std::memory_order_relaxed) == changes) {
-      std::memcpy(out, words.data(), text_size);
+      std::memcpy(out, &front, 8);
+      std::memcpy(out + 8, &middle, 8);
+      for (unsigned i = 0; i < text_size - 16; ++i) out[16 + i] = static_cast<char>(back >> 8 * i);
       return;
     }
   }
   render_second(out, second);
   std::uint64_t before = changes;
   if ((before & 1) != 0 || !changes_.compare_exchange_strong(before, before + 1, std::memory_order_relaxed)) return;
-  words.back() = 0;
+  std::array<std::uint64_t, 3> words{};
   std::memcpy(words.data(), out, text_size);
   second_.store(second, std::memory_order_release);
   for (std::size_t i = 0; i < words.size(); ++i) text_[i].store(words[i], std::memory_order_release);

@@ -43,11 +43,30 @@ class PlainReader {
   /// The rest of a string, and its closing quote.
   [[gnu::always_inline]] bool text(std::string_view& out) noexcept {
     const char* const begin = at_;
-    const bool ascii = find_stop();
-    if (at_ == end_ || *at_ != '"') return false;
-    out = {begin, static_cast<std::size_t>(at_ - begin)};
-    ++at_;
-    return ascii || valid_utf8(out);
+#if defined(__SSE2__)
+    for (; end_ - at_ >= 16; at_ += 16) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
+      const __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+      const __m128i others = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));  // control characters, and what is beyond ASCII
+      const auto stops = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(ends, others)));
+      if (stops == 0) continue;
+      at_ += std::countr_zero(stops);
+      if (*at_ != '"') break;
+      out = {begin, static_cast<std::size_t>(at_ - begin)};
+      ++at_;
+      return true;
+    }
+#endif
+    return text_to_end(begin, out);
+  }
+  /// A time's text and its closing quote.
+  [[gnu::always_inline]] bool time(TimeCache& times, Timestamp& out) {
+    if (static_cast<std::size_t>(end_ - at_) > TimeCache::usual_size && at_[TimeCache::usual_size] == '"' && times.parse_usual(at_, out)) {
+      at_ += TimeCache::usual_size + 1;
+      return true;
+    }
+    std::string_view whole;
+    return text(whole) && times.parse(whole, out);
   }
   /// Nine digits at most.
   bool number(std::int32_t& out) noexcept {
@@ -64,21 +83,9 @@ class PlainReader {
   /// The top bits of zero bytes; a byte above the lowest of them may be wrong.
   static std::uint64_t zeros(std::uint64_t bytes) noexcept { return (bytes - ones) & ~bytes & tops; }
 
-  /// Goes on to the next byte that ends plain text: a quote, a backslash, a control character. Returns whether all was surely ASCII.
-  bool find_stop() noexcept {
+  /// What is left of the string that began at `begin`: at a line's end, or beyond ASCII.
+  [[gnu::noinline]] bool text_to_end(const char* begin, std::string_view& out) noexcept {
     unsigned beyond = 0;  // not 0: something beyond ASCII was seen
-#if defined(__SSE2__)
-    for (; end_ - at_ >= 16; at_ += 16) {
-      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
-      const __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
-      const __m128i controls = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-      beyond |= static_cast<unsigned>(_mm_movemask_epi8(bytes));
-      const auto stops = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(ends, controls)));
-      if (stops == 0) continue;
-      at_ += std::countr_zero(stops);
-      return beyond == 0;
-    }
-#endif
     for (; end_ - at_ >= 8; at_ += 8) {
       std::uint64_t word = 0;
       std::memcpy(&word, at_, sizeof word);
@@ -91,7 +98,10 @@ class PlainReader {
       if (byte < 0x20 || byte == '"' || byte == '\\') break;
       beyond |= byte & 0x80u;
     }
-    return beyond == 0;
+    if (at_ == end_ || *at_ != '"') return false;
+    out = {begin, static_cast<std::size_t>(at_ - begin)};
+    ++at_;
+    return beyond == 0 || valid_utf8(out);
   }
 
   const char* const begin_;
@@ -103,8 +113,10 @@ namespace {
 
 bool has_equal_keys(std::span<const AttributeView> attributes) noexcept {
   for (std::size_t i = 1; i < attributes.size(); ++i) {
+    const std::string_view key = attributes[i].key;
     for (std::size_t before = 0; before < i; ++before) {
-      if (attributes[before].key == attributes[i].key) return true;
+      const std::string_view other = attributes[before].key;
+      if (other.size() == key.size() && (key.empty() || (other.front() == key.front() && other == key))) return true;
     }
   }
   return false;
@@ -183,17 +195,15 @@ bool EventDecoder::read_plain(std::string_view line, EventView& event, Attribute
 
 /// What is left of a line.
 bool EventDecoder::read_time_and_attributes(PlainReader& in, EventView& event, Attributes& attributes) {
-  std::string_view time;
-  if (!in.text(time)) return false;
+  if (!in.time(times_, event.time)) return false;
   if (in.skip(",\"attrs\":{") && !in.skip("}")) {
     do {
-      AttributeView attribute;
+      AttributeView& attribute = attributes.emplace_back();
       if (!in.skip("\"") || !in.text(attribute.key) || !in.skip(":\"") || !in.text(attribute.value)) return false;
-      attributes.push_back(attribute);
     } while (in.skip(","));
     if (!in.skip("}")) return false;
   }
-  if (!in.skip("}") || !times_.parse(time, event.time)) return false;
+  if (!in.skip("}")) return false;
   keep_last_of_equal(attributes);
   event.attributes = attributes;
   return true;

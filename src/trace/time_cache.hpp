@@ -14,6 +14,26 @@ namespace weir::inline v0::detail {
 /// Thread-safety: Distinct objects: safe. Shared: unsafe.
 class TimeCache {
  public:
+  static constexpr std::size_t usual_size = 30;  ///< 2006-01-02T15:04:05.123456789Z
+
+  /// False where parse_time() fails, and of texts of any other form or second than that known. Requires: usual_size bytes.
+  [[gnu::always_inline]] bool parse_usual(const char* text, Timestamp& time) const noexcept {
+    if (std::memcmp(text, known_, second_size) != 0 || known_[second_size] != 'Z' || text[second_size] != '.' ||
+        text[usual_size - 1] != 'Z')
+      return false;
+    // Eight digits at once, each pair of bytes, of pairs, of fours joined by one multiplication.
+    constexpr std::uint64_t ones = 0x0101010101010101;
+    std::uint64_t digits = 0;
+    std::memcpy(&digits, text + second_size + 1, sizeof digits);
+    digits ^= '0' * ones;
+    const unsigned last = static_cast<unsigned char>(text[usual_size - 2]) ^ unsigned { '0' };
+    if (((digits | (digits + 0x76 * ones)) & 0x80 * ones) != 0 || last > 9) return false;
+    digits = (digits * 10 + (digits >> 8)) & 0x00ff00ff00ff00ff;
+    digits = (digits * 100 + (digits >> 16)) & 0x0000ffff0000ffff;
+    digits = (digits * 10'000 + (digits >> 32)) & 0xffffffff;
+    time = base_ + std::chrono::nanoseconds{static_cast<std::int64_t>(digits * 10 + last)};
+    return true;
+  }
   /// False where parse_time() fails.
   bool parse(std::string_view text, Timestamp& time) {
     std::int64_t nanos = 0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <chrono>
 #include <fstream>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -309,6 +310,25 @@ TEST_CASE("ids of any form are kept apart and as they came") {
     for (const std::string& id : ids) bench.store.apply(Event::span_start(id, trace, "", "n", SpanKind::http, at(1)), "s", bench.now);
   }
   CHECK(bench.store.stats().duplicates == std::size(ids) * std::size(ids));
+}
+
+TEST_CASE("ids that are sixteen hex digits but for one byte come back as they came") {
+  Bench bench;
+  std::set<std::string> ids;
+  for (std::size_t at = 0; at < 16; ++at) {
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string id = "0123456789abcdef";
+      id[at] = static_cast<char>(byte);
+      if (!ids.insert(id).second) continue;
+      const Event start = Event::span_start(id, some_trace.hex(), "", "n", SpanKind::http, Timestamp{});
+      bench.store.apply(start, "s", bench.now);
+      bench.store.apply(Event::span_end(id, some_trace.hex(), Timestamp{}), "s", bench.now);
+    }
+  }
+  std::set<std::string> came;
+  for (const Span& span : bench.spans) came.insert(span.id);
+  CHECK(came == ids);
+  CHECK(bench.store.stats().duplicates == 0);
 }
 
 TEST_CASE("names have ids, and beyond the table's bound a common one that is counted") {

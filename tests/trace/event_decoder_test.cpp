@@ -166,6 +166,25 @@ TEST_CASE("all paths agree on lines made by hand") {
   }
 }
 
+TEST_CASE("all paths agree on a time of the second before, whichever byte of it is wrong") {
+  const std::string time = "2026-01-01T00:00:00.123456789Z";
+  EventDecoder decoder;
+  for (std::size_t at = 0; at <= time.size(); ++at) {
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string changed = time + '"';
+      changed[at] = static_cast<char>(byte);
+      for (const std::string& rest : {std::string("}"), std::string(",\"attrs\":{\"a\":\"1\"}}")}) {
+        const std::string line = in_order("\"n\"", "0", '"' + changed, rest);
+        if (const std::string problem = disagreement(decoder, line); !problem.empty()) {
+          INFO(line);
+          FAIL_CHECK(problem);
+        }
+      }
+    }
+    REQUIRE(decoder.decode(start).has_value());  // the second that is known
+  }
+}
+
 TEST_CASE("all paths agree on lines made of fields right and wrong, and on what is left of them when bytes change") {
   std::mt19937_64 random{7};
   EventDecoder decoder;
