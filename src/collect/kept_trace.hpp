@@ -44,7 +44,7 @@ struct KeptTrace {
   TraceIdForm form = TraceIdForm::hex32;
   bool root_ended : 1, completed : 1, settling : 1, changed : 1;
   bool dropped : 1;  // completed, and not kept: it has no records and gets none
-  bool tidy : 1;     // no span came before one that is below it, none but the recent ones waits for its parent: see SpanStore::Impl::relate
+  bool tidy : 1;     // no span came before one that is below it, none but the recent ones waits for its parent: see RecentTrace
   std::uint8_t tail_used = 0;
   TimePoint first{}, last{};                                      // of events; completed: last is when that was, first of its change
   Timestamp latest{}, base{};                                     // of all times in its events; what records count from

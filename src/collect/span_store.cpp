@@ -24,6 +24,7 @@
 #include "collect/keep_rules.hpp"
 #include "collect/kept_trace.hpp"
 #include "collect/packed_record.hpp"
+#include "collect/recent_trace.hpp"
 #include "collect/span_bounds.hpp"
 #include "collect/text_table.hpp"
 #include "collect/trace_memory.hpp"
@@ -41,7 +42,6 @@ using State = Half::State;
 
 constexpr std::size_t max_texts = 1u << 18, max_text_bytes = 32u << 20;       // names and keys
 constexpr std::size_t max_services = 1u << 14, max_service_bytes = 4u << 20;  // who sends
-constexpr std::uint32_t tidy_at_most = max_span_depth - 1;                    // spans; so nothing is too deep
 
 }  // namespace
 
@@ -334,7 +334,7 @@ struct SpanStore::Impl : private TraceMemory {
     be_due(now + options.max_age);
     ++stats.traces;
     const bool call = on_trace && is_wanted(trace_wanted);
-    if (!call && is_tidy(trace)) return;
+    if (!call && recent_.is_tidy(trace)) return;
     Forest forest;
     std::optional<Trace> whole;
     if (call || !count_in(trace, forest)) whole = reader.snapshot(trace, &forest);
@@ -455,7 +455,7 @@ struct SpanStore::Impl : private TraceMemory {
     stop_settling(trace);
     take_change(trace);
     (trace.dropped ? dropped_ : trace.completed ? completed_ : open_).erase(trace);
-    if (recent_.trace == &trace) recent_ = {};
+    recent_.forget(trace);
     while (halves_of(trace) > 0) forget(*trace.extra->first);
     free(trace);
   }
@@ -480,7 +480,7 @@ struct SpanStore::Impl : private TraceMemory {
   /// What is left of it is its id, so that late spans find it, and halves that wait. Requires: it is completed, and in no order.
   void drop(KeptTrace& trace) noexcept {
     stats.unkept_spans += published(trace);
-    if (recent_.trace == &trace) recent_ = {};
+    recent_.forget(trace);
     trace.dropped = true;
     trace.tidy = false;
     free_records(trace);
@@ -504,7 +504,7 @@ struct SpanStore::Impl : private TraceMemory {
       Timestamp start{};
       std::string id;
     } best;
-    const bool tidy = is_tidy(trace);  // so there are no orphans, and there is a root
+    const bool tidy = recent_.is_tidy(trace);  // so there are no orphans, and there is a root
     std::string value;
     const auto look = [&](const SpanParts& parts, Timestamp end) {
       facts.start = std::min(facts.start, parts.start);
@@ -684,12 +684,12 @@ struct SpanStore::Impl : private TraceMemory {
     count_late(trace);
     ++stats.spans;
     if (parent_of(span).form == IdRef::Form::none) trace.root_ended = true;
-    RecordContext& context = recent_of(trace).context;
+    RecordContext& context = recent_.context_of(trace);
     RecordContext before;
     if (on_span) before = context;
     const std::span<const std::byte> record = writer_.write(span, context);
     if (bytes_of(trace) + chunks_to_add(trace, record.size()) * ChunkArena::cost > options.max_trace_bytes) {
-      recent_.context.parent_known = false;
+      recent_.forget_parent();
       ++stats.dropped_spans;
     } else {
       store(trace, hash, id_of(span), parent_of(span), record);
@@ -706,7 +706,7 @@ struct SpanStore::Impl : private TraceMemory {
   }
   void append(KeptTrace& trace, std::uint64_t hash, const SpanParts& span) {
     if (trace.dropped) return;
-    store(trace, hash, span.id, span.parent, writer_.write(span, recent_of(trace).context));
+    store(trace, hash, span.id, span.parent, writer_.write(span, recent_.context_of(trace)));
   }
   void count_late(KeptTrace& trace) {
     if (!trace.completed) return;
@@ -728,7 +728,7 @@ struct SpanStore::Impl : private TraceMemory {
 
   void store(KeptTrace& trace, std::uint64_t hash, const IdRef& id, const IdRef& parent, std::span<const std::byte> record) {
     if (trace.tidy) {
-      relate(trace, id, parent);
+      recent_.relate(*this, trace, id, parent);
     } else if (trace.dropped) {
       ++stats.unkept_spans;
       return;
@@ -738,53 +738,6 @@ struct SpanStore::Impl : private TraceMemory {
 
   // ── Trees ──
 
-  /// What the store remembers of the trace that last got a span.
-  struct Recent {
-    KeptTrace* trace = nullptr;
-    RecordContext context;
-    std::uint64_t awaited[8] = {};  // parents that have not come
-    unsigned count = 0;
-  };
-  Recent& recent_of(KeptTrace& trace) noexcept {
-    if (recent_.trace != &trace) {
-      if (recent_.count > 0) recent_.trace->tidy = false;
-      recent_.trace = &trace;
-      recent_.context.base = trace.base;  // one by one: as a whole it would go through memory, behind all that is being written
-      recent_.context.parent_known = false;
-      recent_.count = 0;
-    }
-    return recent_;
-  }
-  /// Native spans come children before parents, so that a trace without orphans and cycles can be told as it comes: nobody waits for a
-  /// parent at the end, and what somebody waited for was never put below a span that was there.
-  /// Requires: the trace is tidy and the recent one; the span is not stored yet.
-  void relate(KeptTrace& trace, const IdRef& id, const IdRef& parent) {
-    std::uint64_t* const end = recent_.awaited + recent_.count;
-    if (id.form != IdRef::Form::hex || parent.form == IdRef::Form::text || trace.stored >= tidy_at_most) {
-      trace.tidy = false;
-    } else {
-      std::uint64_t* own = recent_.awaited;
-      while (own != end && *own != id.value) ++own;
-      const bool waited = own != end;
-      if (waited) *own = recent_.awaited[--recent_.count];
-      if (parent.form == IdRef::Form::none) return;
-      for (unsigned i = 0; i < recent_.count; ++i) {
-        if (recent_.awaited[i] == parent.value) return;
-      }
-      if (contains(trace, parent, hash_of(parent))) {
-        trace.tidy = !waited;
-      } else if (recent_.count < std::size(recent_.awaited)) {
-        recent_.awaited[recent_.count++] = parent.value;
-      } else {
-        trace.tidy = false;
-      }
-    }
-    if (!trace.tidy) recent_.count = 0;
-  }
-  /// True: no orphans, no cycles, nothing too deep.
-  bool is_tidy(const KeptTrace& trace) const noexcept {
-    return trace.tidy && halves_of(trace) == 0 && (recent_.trace != &trace || recent_.count == 0);
-  }
   /// False: there are ids of another form.
   bool count_in(const KeptTrace& trace, Forest& forest) const {
     std::vector<ForestNode> nodes;
@@ -808,7 +761,7 @@ struct SpanStore::Impl : private TraceMemory {
   }
 
   TimePoint due_ = TimePoint::max();  // nothing is due before
-  Recent recent_;
+  RecentTrace recent_;
   RecordWriter writer_;
   SpanParts parts_, half_parts_;
   std::vector<std::byte> half_bytes_;
