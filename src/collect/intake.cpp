@@ -75,6 +75,23 @@ Intake::Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mu
       budget_(budget),
       buffer_(std::make_unique<RingReader::Buffer>()) {}
 
+bool Intake::take_usual(std::string_view& data, Source& source, TimePoint now) {
+  const std::size_t all = data.size();
+  std::size_t behind = all;
+  try {
+    const EventView* const event = decoder_.decode_next(data, max_line_);
+    if (event == nullptr) return false;
+    ++stats_.lines;
+    behind = data.size();
+    apply(*event, data, source, now);
+  } catch (const std::bad_alloc&) {
+    if (behind == all) return false;
+    if (data.size() != behind) ++stats_.rejected_no_room;  // two lines
+    refuse(stats_.rejected_no_room, "out of memory", {}, source, now);
+  }
+  return true;
+}
+
 bool Intake::take(std::string_view line, std::string_view& following, Source& source, TimePoint now) {
   ++stats_.lines;
   const std::size_t begin = line.find_first_not_of(" \t\r");
@@ -99,6 +116,12 @@ bool Intake::take_event(std::string_view line, std::string_view& following, Sour
     return refuse(stats_.rejected_field, "type: neither 0 nor 1", line, source, now);
   }
   if (decoder_.repaired()) ++stats_.repaired_utf8;
+  apply(event, following, source, now);
+  return true;
+}
+
+/// Of a start that has its end behind it, both.
+void Intake::apply(const EventView& event, std::string_view& following, Source& source, TimePoint now) {
   if (!source.service_id) source.service_id = store_.intern_service(source.service);
   const EventView* const end = decoder_.decode_end(following, max_line_);
   if (end != nullptr) {
@@ -108,7 +131,6 @@ bool Intake::take_event(std::string_view line, std::string_view& following, Sour
     store_.apply(event, *source.service_id, now);
   }
   if (end != nullptr || event.type == EventType::span_end) GapTracker::read_spans(source.place, 1);
-  return true;
 }
 
 /// `["weir",version,{"service":…}]` or `["dropped",n]`; of a native service more.

@@ -66,6 +66,9 @@ class Intake {
   Intake(SpanStore& store, CollectorStats& stats, std::unique_lock<std::mutex>& held, const LossCallback& on_loss,
          const CollectorOptions& options, net::BufferBudget& budget, Logger& logger);
 
+  /// Takes the line at the front of what has come from a connection, or a start and its end, if they are there as a whole and in the form
+  /// that is usual. False, and nothing has happened: they are not.
+  bool take_usual(std::string_view& data, Source& source, TimePoint now);
   /// Takes one line of a connection, and from `following`, what came behind it, the next one too, if they are a start and its end.
   /// False if it was refused.
   bool take(std::string_view line, std::string_view& following, Source& source, TimePoint now);
@@ -83,6 +86,7 @@ class Intake {
 
  private:
   bool take_event(std::string_view line, std::string_view& following, Source& source, TimePoint now);
+  void apply(const EventView& event, std::string_view& following, Source& source, TimePoint now);
   bool take_control(std::string_view line, Source& source, TimePoint now);
   void take_hello(const ControlLine& hello, Source& source);
   void take_drops(const ControlLine& line, const Source& source, TimePoint now);

@@ -144,7 +144,9 @@ bool TimeCache::parse_other(std::string_view text, Timestamp& time) {
 }
 
 Result<const EventView*> EventDecoder::decode(std::string_view line) {
-  if (const EventView* const event = decode_plain(line)) return event;
+  if (line.data() != std::exchange(not_plain_, nullptr)) {
+    if (const EventView* const event = decode_plain(line)) return event;
+  }
   if (const EventView* const event = decode_simdjson(line)) return event;
   return decode_whole(line);
 }
@@ -153,7 +155,22 @@ const EventView* EventDecoder::decode_plain(std::string_view line) {
   give_back();
   repaired_ = false;
   plain_start_ = false;
-  if (!read_plain(line, event_, attributes_)) return nullptr;
+  PlainReader in(line);
+  if (!read_plain(in, event_, attributes_) || !in.at_end()) return nullptr;
+  plain_start_ = event_.type == EventType::span_start;
+  return &event_;
+}
+
+const EventView* EventDecoder::decode_next(std::string_view& data, std::size_t max_line) {
+  give_back();
+  repaired_ = false;
+  plain_start_ = false;
+  PlainReader in(data.substr(0, std::min(data.size(), max_line) + 1));
+  if (!read_plain(in, event_, attributes_) || !in.skip("\n")) {
+    not_plain_ = data.data();
+    return nullptr;
+  }
+  data.remove_prefix(in.taken());
   plain_start_ = event_.type == EventType::span_start;
   return &event_;
 }
@@ -173,8 +190,7 @@ const EventView* EventDecoder::decode_end(std::string_view& data, std::size_t ma
   return &end_;
 }
 
-bool EventDecoder::read_plain(std::string_view line, EventView& event, Attributes& attributes) {
-  PlainReader in(line);
+bool EventDecoder::read_plain(PlainReader& in, EventView& event, Attributes& attributes) {
   std::int32_t kind = 0;
   if (in.skip("{\"type\":0,\"span_id\":\"")) {
     event.type = EventType::span_start;
@@ -190,7 +206,7 @@ bool EventDecoder::read_plain(std::string_view line, EventView& event, Attribute
   if (!in.skip(",\"kind\":") || !in.number(kind)) return false;
   if (!in.skip(",\"time\":\"") || !read_time_and_attributes(in, event, attributes)) return false;
   event.kind = static_cast<SpanKind>(kind);
-  return in.at_end() && !event.span_id.empty() && !event.trace_id.empty();
+  return !event.span_id.empty() && !event.trace_id.empty();
 }
 
 /// What is left of a line.

@@ -26,6 +26,9 @@ class EventDecoder {
  public:
   /// The event, good until the next call and while `line` is. Errors: those of decode_event().
   Result<const EventView*> decode(std::string_view line);
+  /// The event of the next line of a stream, if that is in the plain form, and whole, of at most `max_line` bytes; it is then taken
+  /// from the front of `data`. Else nullptr, and nothing has happened: the line is for decode(), which does not try this way again.
+  const EventView* decode_next(std::string_view& data, std::size_t max_line);
   /// The end of the span whose start was decoded last, if both are in the plain form, and it is the whole next line of the stream, of at
   /// most `max_line` bytes; it is then taken from the front of `data`, and the start stays good. Else nullptr, and nothing has happened.
   const EventView* decode_end(std::string_view& data, std::size_t max_line);
@@ -40,13 +43,14 @@ class EventDecoder {
  private:
   using Attributes = std::vector<AttributeView>;
 
-  bool read_plain(std::string_view line, EventView& event, Attributes& attributes);
+  bool read_plain(PlainReader& in, EventView& event, Attributes& attributes);
   bool read_time_and_attributes(PlainReader& in, EventView& event, Attributes& attributes);
   void keep_last_of_equal(Attributes& attributes);
   void give_back();
 
   bool repaired_ = false;
-  bool plain_start_ = false;  // event_ is a start that decode_plain() took: its ids are as they are in the line
+  const char* not_plain_ = nullptr;  // where the line begins that decode_next() left
+  bool plain_start_ = false;         // event_ is a start that decode_plain() took: its ids are as they are in the line
   EventView event_, end_;
   Attributes attributes_, end_attributes_;
   std::vector<std::uint32_t> order_;  // of attributes, by key

@@ -16,6 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::size_t pairs = 0;
     problem = weir::testing::disagreement_on_pair(decoder, input.substr(0, newline), std::string(input.substr(newline + 1)), 256, pairs);
   }
+  if (problem.empty()) problem = weir::testing::disagreement_on_next(decoder, std::string(input), size / 2);
+  if (problem.empty()) problem = weir::testing::disagreement_on_next(decoder, std::string(input) + '\n', size);
   if (problem.empty()) return 0;
   std::fprintf(stderr, "paths disagree: %s\n", problem.c_str());
   std::abort();

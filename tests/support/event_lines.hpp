@@ -49,6 +49,29 @@ inline std::string disagreement(detail::EventDecoder& decoder, std::string_view 
   return {};
 }
 
+/// The same of the line at the front of a stream, which may be taken at once.
+inline std::string disagreement_on_next(detail::EventDecoder& decoder, const std::string& data, std::size_t max_line) {
+  const std::size_t newline = data.find('\n');
+  const std::string line = data.substr(0, newline);
+  const bool whole = newline != std::string::npos && line.size() <= max_line;
+  const bool plain = decoder.decode_plain(line) != nullptr;
+  std::string_view left = data;
+  const detail::EventView* const event = decoder.decode_next(left, max_line);
+  if ((event != nullptr) != (whole && plain)) return "takes or leaves the next line";
+  if (event != nullptr) {
+    if (left.size() != data.size() - newline - 1) return "not one line was taken";
+    const Result<Event> expected = parse_event(line);
+    return expected && event_of(*event) == *expected && !decoder.repaired() ? "" : "the next event";
+  }
+  if (left.size() != data.size()) return "something was taken";
+  bool repaired = false;
+  const std::string_view in_place = std::string_view(data).substr(0, line.size());
+  const Result<Event> expected = detail::decode_event(in_place, repaired);
+  const Result<const detail::EventView*> later = decoder.decode(in_place);
+  if (later.has_value() != expected.has_value() || (later && event_of(**later) != *expected)) return "a line that was left";
+  return {};
+}
+
 /// The same of a start and what came behind it. `pairs` counts those that were taken at once.
 inline std::string disagreement_on_pair(detail::EventDecoder& decoder, std::string_view line, const std::string& behind,
                                         std::size_t max_line, std::size_t& pairs) {

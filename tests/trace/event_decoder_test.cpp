@@ -12,6 +12,7 @@
 using namespace weir;
 using namespace weir::detail;
 using weir::testing::disagreement;
+using weir::testing::disagreement_on_next;
 using weir::testing::disagreement_on_pair;
 using weir::testing::event_of;
 using weir::testing::random_event_line;
@@ -159,6 +160,11 @@ std::vector<std::string> cases() {
 TEST_CASE("all paths agree on lines made by hand") {
   EventDecoder decoder;
   for (const std::string& line : cases()) {
+    for (const std::size_t max_line : {line.size(), line.size() + 1, line.size() - std::min<std::size_t>(line.size(), 1)}) {
+      const std::string problem = disagreement_on_next(decoder, line + "\n" + start + "\n", max_line);
+      INFO(line);
+      if (!problem.empty()) FAIL_CHECK(problem);
+    }
     const std::string problem = disagreement(decoder, line);
     if (problem.empty()) continue;
     INFO(line);
@@ -205,6 +211,12 @@ TEST_CASE("all paths agree on lines made of fields right and wrong, and on what 
       FAIL_CHECK(problem);
     }
     accepted += decoder.decode(line).has_value();
+    const std::string stream = line + (random() % 8 == 0 ? "" : "\n") + random_event_line(random) + '\n';
+    const std::size_t max_line = random() % 4 == 0 ? random() % 256 : 4096;
+    if (const std::string problem = disagreement_on_next(decoder, stream, max_line); !problem.empty()) {
+      INFO(stream);
+      FAIL_CHECK(problem);
+    }
   }
   CHECK(accepted > 6'000);  // enough of them are right
 }
