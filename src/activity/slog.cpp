@@ -6,6 +6,7 @@
 #include <new>
 
 #include "text/json.hpp"
+#include "text/plain.hpp"
 #include "text/printable.hpp"
 #include "weir/core/text.hpp"
 
@@ -13,81 +14,9 @@ namespace weir::inline v0::detail {
 
 namespace {
 
-// Most strings need neither quotes nor escapes. Whether one does is found out while it is copied, eight bytes at a time.
-
-constexpr std::uint64_t each_byte = 0x0101010101010101;
-constexpr std::uint64_t high_bits = 0x80 * each_byte;
-
-/// Not zero if a byte of `word` is zero. (So are the others: only whether there is one can be said.)
-constexpr std::uint64_t has_zero(std::uint64_t word) noexcept { return (word - each_byte) & ~word; }
-constexpr std::uint64_t has(std::uint64_t word, unsigned char c) noexcept { return has_zero(word ^ c * each_byte); }
-constexpr std::uint64_t has_below(std::uint64_t word, unsigned char c) noexcept { return (word - c * each_byte) & ~word; }
-
-/// Text that stands in a line of text as it is.
-struct Bare {
-  static bool fits(std::uint64_t word) noexcept {
-    return ((word | has_below(word, 0x21) | has(word, '"') | has(word, '=')) & high_bits) == 0;
-  }
-};
-/// Text that only needs the quotes around it.
-struct Quoted {
-  static bool fits(std::uint64_t word) noexcept {
-    return ((word | has_below(word, 0x20) | has(word, '"') | has(word, '\\') | has(word, 0x7f)) & high_bits) == 0;
-  }
-};
-/// Text that needs no escape in JSON.
-struct Json {
-  static bool fits(std::uint64_t word) noexcept {
-    return ((word | has_below(word, 0x20) | has(word, '"') | has(word, '\\')) & high_bits) == 0;
-  }
-};
-
-template <class Word>
-Word load(const char* from) noexcept {
-  Word word;
-  std::memcpy(&word, from, sizeof word);
-  return word;
-}
-template <class Word>
-void store(char* to, Word word) noexcept {
-  std::memcpy(to, &word, sizeof word);
-}
-
-/// Copies `text` if all of it is of the kind. Returns the end, or null if it is not; then some may have been copied.
-template <class Kind>
-char* copy_if(char* to, std::string_view text) noexcept {
-  const char* const from = text.data();
-  const std::size_t size = text.size();
-  if (size >= 8) {
-    for (std::size_t i = 0; i + 8 < size; i += 8) {
-      const auto word = load<std::uint64_t>(from + i);
-      if (!Kind::fits(word)) return nullptr;
-      store(to + i, word);
-    }
-    const auto last = load<std::uint64_t>(from + size - 8);
-    if (!Kind::fits(last)) return nullptr;
-    store(to + size - 8, last);
-  } else if (size >= 4) {
-    const auto first = load<std::uint32_t>(from), last = load<std::uint32_t>(from + size - 4);
-    if (!Kind::fits(std::uint64_t{first} << 32 | last)) return nullptr;
-    store(to, first);
-    store(to + size - 4, last);
-  } else if (size > 0) {
-    const char first = from[0], middle = from[size / 2], last = from[size - 1];
-    const auto byte = [](char c) { return std::uint64_t{static_cast<unsigned char>(c)}; };
-    if (!Kind::fits(('a' * each_byte) << 24 | byte(first) << 16 | byte(middle) << 8 | byte(last))) return nullptr;
-    to[0] = first;
-    to[size / 2] = middle;
-    to[size - 1] = last;
-  }
-  return to + size;
-}
-
-template <std::size_t N>
-char* put(char* to, const char (&literal)[N]) noexcept {
-  std::memcpy(to, literal, N - 1);
-  return to + N - 1;
-}
+/// Text that stands in a line of text as it is, and text that only needs the quotes around it.
+using Bare = Plain<'!', '"', '='>;
+using Quoted = Plain<' ', '"', '\\', '\x7f'>;
 
 /// Requires: not empty, and not of the kind Bare.
 bool needs_quotes(std::string_view text) noexcept {
@@ -173,7 +102,7 @@ void append_text(LineBuffer& out, std::string_view text) noexcept {
 void append_json(LineBuffer& out, std::string_view text) noexcept {
   if (char* to = out.room(text.size() + 2)) {
     *to = '"';
-    if (char* const end = copy_if<Json>(to + 1, text)) {
+    if (char* const end = copy_if<JsonText>(to + 1, text)) {
       *end = '"';
       return out.finish(end + 1);
     }
@@ -317,7 +246,7 @@ void SlogLine::begin(SecondCache& cache, Timestamp time, Logger::Level level, st
 void SlogLine::key(std::string_view key) noexcept {
   if (char* to = out_.room(key.size() + 4)) {  // most keys are short and plain
     if (json_) {
-      to = copy_if<Json>(put(to, ",\""), key);
+      to = copy_if<JsonText>(put(to, ",\""), key);
       if (to != nullptr) return out_.finish(put(to, "\":"));
     } else if (!key.empty()) {
       to = copy_if<Bare>(put(to, " "), key);

@@ -2,12 +2,14 @@
 // The parts of JSON text that everything which writes it shares: strings with the escapes of Go's packages, and integers.
 // `Out` is what has append(std::string_view): a std::string, the buffer of a log line. Free functions; thread-safe.
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <concepts>
 #include <cstdint>
 #include <string_view>
 
+#include "text/plain.hpp"
 #include "weir/core/text.hpp"
 
 namespace weir::inline v0::detail {
@@ -51,7 +53,9 @@ void append_json_escaped(Out& out, std::string_view text, JsonEscapes escapes) {
   for (std::size_t i = 0; i < text.size();) {
     const JsonByte byte = json_bytes[static_cast<unsigned char>(text[i])];
     if (byte == JsonByte::plain || (byte == JsonByte::html && escapes != JsonEscapes::html)) {
-      ++i;
+      const std::string_view rest = text.substr(i);  // more such bytes, most often
+      const std::size_t plain = escapes == JsonEscapes::html ? JsonHtmlText::prefix(rest) : JsonText::prefix(rest);
+      i += std::max<std::size_t>(plain, 1);
       continue;
     }
     std::size_t length = 1;

@@ -36,6 +36,29 @@ void render_second(char* out, std::int64_t second) noexcept {
   put_two(out + 17, in_day % 60);
 }
 
+/// The digits of `value` as they lie in memory: halves to quarters to digits, all at once. Requires: it is below 100'000'000.
+std::uint64_t eight_digits(std::uint32_t value) noexcept {
+  const std::uint64_t halves = value / 10'000 | static_cast<std::uint64_t>(value % 10'000) << 32;
+  const std::uint64_t hundreds = (halves * 10'486 >> 20) & 0x0000007f0000007f;
+  const std::uint64_t quarters = hundreds | (halves - 100 * hundreds) << 16;
+  const std::uint64_t tens = (quarters * 103 >> 10) & 0x000f000f000f000f;
+  return 0x3030303030303030 + (tens | (quarters - 10 * tens) << 8);
+}
+
+/// The fraction, if there is one, and the zone.
+char* put_fraction(char* out, unsigned nanos) noexcept {
+  if (nanos != 0) {
+    const std::uint64_t digits = eight_digits(nanos % 100'000'000);
+    *out = '.';
+    out[1] = static_cast<char>('0' + nanos / 100'000'000);
+    std::memcpy(out + 2, &digits, sizeof digits);
+    out += 10;
+    while (out[-1] == '0') --out;
+  }
+  *out = 'Z';
+  return out + 1;
+}
+
 struct Split {
   std::int64_t second;
   unsigned nanos;  // since it
@@ -79,19 +102,7 @@ void SecondCache::write(char* out, std::int64_t second) noexcept {
 char* write_time(char* out, Timestamp time, SecondCache& cache) noexcept {
   const auto [second, nanos] = split(time);
   cache.write(out, second);
-  out += SecondCache::text_size;
-  if (nanos != 0) {
-    *out = '.';
-    out[1] = static_cast<char>('0' + nanos / 100'000'000);
-    put_two(out + 2, nanos / 1'000'000 % 100);
-    put_two(out + 4, nanos / 10'000 % 100);
-    put_two(out + 6, nanos / 100 % 100);
-    put_two(out + 8, nanos % 100);
-    out += 10;
-    while (out[-1] == '0') --out;
-  }
-  *out = 'Z';
-  return out + 1;
+  return put_fraction(out + SecondCache::text_size, nanos);
 }
 
 char* write_time_millis(char* out, Timestamp time, SecondCache& cache) noexcept {
@@ -105,10 +116,27 @@ char* write_time_millis(char* out, Timestamp time, SecondCache& cache) noexcept 
   return out + 5;
 }
 
+char* TimeWriter::write(char* out, Timestamp time) noexcept {
+  const std::int64_t total = time.time_since_epoch().count();
+  std::int64_t nanos = 0, begin = 0;
+  if (!__builtin_sub_overflow(total, begin_, &nanos) && nanos >= 0 && nanos < nanos_per_second) [[likely]] {
+    std::memcpy(out, second_, SecondCache::text_size);
+  } else {
+    const Split parts = split(time);
+    nanos = parts.nanos;
+    render_second(out, parts.second);
+    if (!__builtin_sub_overflow(total, nanos, &begin)) {  // the earliest second of all is not kept
+      begin_ = begin;
+      std::memcpy(second_, out, SecondCache::text_size);
+    }
+  }
+  return put_fraction(out + SecondCache::text_size, static_cast<unsigned>(nanos));
+}
+
 void append_time(std::string& out, Timestamp time) {
-  constinit static thread_local SecondCache cache;
+  constinit static thread_local TimeWriter times;
   char text[max_time_size];
-  out.append(text, static_cast<std::size_t>(write_time(text, time, cache) - text));
+  out.append(text, static_cast<std::size_t>(times.write(text, time) - text));
 }
 
 }  // namespace weir::inline v0::detail

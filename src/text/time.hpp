@@ -1,7 +1,8 @@
 #pragma once
 // Times as Go writes them: RFC 3339 in UTC. Wire, log lines and audit trail come here.
 //
-// Most times are of the same second as the one before: SecondCache keeps the text of a second.
+// Most times are of the same second as the one before: SecondCache keeps the text of a second for threads that share it, TimeWriter
+// for one.
 
 #include <array>
 #include <atomic>
@@ -39,6 +40,18 @@ char* write_time(char* out, Timestamp time, SecondCache& cache) noexcept;
 
 /// Writes `time` with three fractional digits: "2006-01-02T15:04:05.000Z". What is finer is cut. Returns the end.
 char* write_time_millis(char* out, Timestamp time, SecondCache& cache) noexcept;
+
+/// write_time() for one thread.
+/// Thread-safety: Distinct objects: safe. Shared: unsafe.
+class TimeWriter {
+ public:
+  /// Writes what write_time() writes, max_time_size bytes at most. Returns the end.
+  char* write(char* out, Timestamp time) noexcept;
+
+ private:
+  std::int64_t begin_ = 0;  // of the second, ns since 1970
+  char second_[SecondCache::text_size + 1] = "1970-01-01T00:00:00";
+};
 
 /// Appends what write_time writes; the cache is the thread's own. Thread-safe.
 void append_time(std::string& out, Timestamp time);

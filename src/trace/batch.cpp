@@ -8,8 +8,8 @@
 namespace weir::inline v0::detail {
 
 void Batch::add_line(std::string_view line) {
-  text_ += line;
-  text_ += '\n';
+  text_.append(line);
+  text_.append("\n");
 }
 
 void Batch::add_report(std::string_view line) {
@@ -18,17 +18,19 @@ void Batch::add_report(std::string_view line) {
 }
 
 void Batch::add_open_spans(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration, Timestamp before) {
+  const TickScale scale = calibration.scale();
   for (const ReaderRing* ring : rings) {
     for (const OpenSpan& open : ring->ring->page().open) {
       SpanRecord span;
-      if (!copy_open_span(open, span) || calibration.to_time(span.start) > before) continue;
+      if (!copy_open_span(open, span) || scale.to_time(span.start) > before) continue;
       if (sent_ahead_.size() >= max_sent_ahead) sent_ahead_.clear();  // repeated starts are ignored by the collector
-      if (sent_ahead_.insert(span.span).second) append_start_line(text_, span, calibration);
+      if (sent_ahead_.insert(span.span).second) lines_.append_start(text_, span, scale);
     }
   }
 }
 
 void Batch::fill(const std::vector<ReaderRing*>& rings, const TickCalibration& calibration) {
+  const TickScale scale = calibration.scale();
   for (std::size_t i = 0; i < rings.size() && text_.size() < target_bytes; ++i) {
     ReaderRing* ring = rings[(first_ring_ + i) % rings.size()];
     ring->read_records([&](const std::byte* record, std::uint64_t next) {
@@ -37,11 +39,8 @@ void Batch::fill(const std::vector<ReaderRing*>& rings, const TickCalibration& c
       const std::size_t begin = text_.size();
       spans_.push_back({begin, ring, next, false});
       const bool start_is_out = !sent_ahead_.empty() && sent_ahead_.erase(view.fields().span) != 0;
-      if (!start_is_out) append_start_line(text_, view.fields(), calibration);
-      const std::size_t middle = text_.size();
-      append_end_line(text_, view, calibration);
-      if (text_.size() - middle > max_line_bytes) {
-        text_.resize(begin);
+      if (lines_.append(text_, view, scale, start_is_out) > max_line_bytes) {
+        text_.truncate(begin);
         spans_.back().too_large = true;
       }
       spans_.back().end = text_.size();
@@ -53,7 +52,7 @@ void Batch::fill(const std::vector<ReaderRing*>& rings, const TickCalibration& c
 
 void Batch::add_raw(std::string_view name, std::string_view bytes) {
   add_line("[\"" + std::string(name) + "\"," + std::to_string(bytes.size()) + "]");
-  text_ += bytes;
+  text_.append(bytes);
 }
 
 void Batch::fill_records(const std::vector<ReaderRing*>& rings, std::uint32_t& next_name) {
@@ -117,7 +116,7 @@ Batch::Accepted Batch::accept(std::size_t bytes) noexcept {
     spans_.clear();
     sent_ = acknowledged_ = 0;
     constexpr std::size_t keep = 4 * target_bytes;
-    if (text_.capacity() > keep) text_ = std::string();  // one huge span does not cost memory for ever
+    if (text_.capacity() > keep) text_.release();  // one huge span does not cost memory for ever
   }
   return accepted;
 }

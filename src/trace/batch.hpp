@@ -13,7 +13,9 @@
 #include <unordered_set>
 #include <vector>
 
+#include "text/text_buffer.hpp"
 #include "trace/ring_set.hpp"
+#include "trace/span_lines.hpp"
 #include "weir/core/clock.hpp"
 
 namespace weir::inline v0::detail {
@@ -32,7 +34,7 @@ class Batch {
   };
 
   bool empty() const noexcept { return sent_ == text_.size() && acknowledged_ == spans_.size(); }
-  std::string_view unsent() const noexcept { return std::string_view(text_).substr(sent_); }
+  std::string_view unsent() const noexcept { return text_.view().substr(sent_); }
 
   /// Adds a line (without its newline) that no span stands behind.
   void add_line(std::string_view line);
@@ -63,7 +65,9 @@ class Batch {
   void add_raw(std::string_view name, std::string_view bytes);
   void add_names(std::uint32_t& next);
 
-  std::string text_, raw_;
+  TextBuffer text_;
+  std::string raw_;
+  SpanLines lines_;
   std::size_t sent_ = 0;
   std::vector<SpanEnd> spans_;
   std::size_t acknowledged_ = 0;  // of spans_

@@ -1,78 +1,53 @@
 #include "trace/record.hpp"
 
+#include <bit>
 #include <charconv>
 #include <cstring>
 
-#include "text/json.hpp"
-#include "text/time.hpp"
+#include "text/plain.hpp"
 #include "weir/core/ids.hpp"
 #include "weir/trace/detail/name_table.hpp"
 
 namespace weir::inline v0::detail {
-
-namespace {
-
-template <class T>
-T value_of(const RecordAttribute& attribute) {
-  T value;
-  std::memcpy(&value, attribute.bytes().data(), sizeof value);
-  return value;
-}
-
-/// Text of known length, gathered on the stack.
-class Fixed {
- public:
-  Fixed& operator<<(std::string_view text) {
-    std::memcpy(end_, text.data(), text.size());
-    end_ += text.size();
-    return *this;
-  }
-  Fixed& hex(std::uint64_t value) {
-    put_hex(end_, value);
-    end_ += 16;
-    return *this;
-  }
-  std::string_view view() const { return {bytes_, static_cast<std::size_t>(end_ - bytes_)}; }
-
- private:
-  char bytes_[192];
-  char* end_ = bytes_;
-};
-
-}  // namespace
 
 RecordView::RecordView(const std::byte* record) noexcept : attributes_(record + sizeof(SpanRecord)) {
   std::memcpy(&fields_, record, sizeof fields_);
 }
 
 void RecordView::attributes(Attributes& out) const noexcept {
-  out.count = 0;
-  const std::byte* at = attributes_;
+  RecordAttribute* end = out.items;
+  const char* at = reinterpret_cast<const char*>(attributes_);
   for (unsigned left = record_attributes(fields_.header); left > 0; --left) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, at, sizeof word);
+    const auto word = load<std::uint64_t>(at);
+    const std::uint32_t key = attribute_key(word);
     const std::size_t bytes = attribute_bytes(word);
-    const RecordAttribute attribute{attribute_key(word), static_cast<AttributeValue::Type>(attribute_type(word)),
-                                    reinterpret_cast<const char*>(at) + 8, bytes};
+    RecordAttribute* same = out.items;
+    while (same != end && same->key != key) ++same;
+    *same = {key, static_cast<AttributeValue::Type>(attribute_type(word)), at + 8, bytes};
+    if (same == end) ++end;
     at += 8 + padded(bytes);
-    unsigned same = 0;
-    while (same < out.count && out.items[same].key != attribute.key) ++same;
-    out.items[same] = attribute;
-    if (same == out.count) ++out.count;
   }
+  out.count = static_cast<unsigned>(end - out.items);
+}
+
+char* put_number(char* to, const RecordAttribute& attribute) noexcept {
+  const auto word = load<std::uint64_t>(attribute.value);
+  switch (attribute.type) {
+    case AttributeValue::Type::string: break;
+    case AttributeValue::Type::integer: return std::to_chars(to, to + max_number_size, static_cast<std::int64_t>(word)).ptr;
+    case AttributeValue::Type::real: return std::to_chars(to, to + max_number_size, std::bit_cast<double>(word)).ptr;
+    case AttributeValue::Type::boolean: return word != 0 ? put(to, "true") : put(to, "false");
+  }
+  return to;
 }
 
 void append_value(std::string& out, const RecordAttribute& attribute) {
-  switch (attribute.type) {
-    case AttributeValue::Type::string: out += attribute.bytes(); return;
-    case AttributeValue::Type::integer: append_integer(out, value_of<std::int64_t>(attribute)); return;
-    case AttributeValue::Type::real: {
-      char text[32];
-      out.append(text, std::to_chars(text, text + sizeof text, value_of<double>(attribute)).ptr);
-      return;
-    }
-    case AttributeValue::Type::boolean: out += value_of<std::uint64_t>(attribute) != 0 ? "true" : "false"; return;
+  if (attribute.type == AttributeValue::Type::string) {
+    out += attribute.bytes();
+    return;
   }
+  char text[max_number_size];
+  out.append(text, put_number(text, attribute));
 }
 
 Span to_span(const RecordView& record, const TickCalibration& calibration) {
@@ -93,50 +68,6 @@ Span to_span(const RecordView& record, const TickCalibration& calibration) {
     append_value(value, attribute);
   }
   return span;
-}
-
-void append_start_line(std::string& out, const SpanRecord& span, const TickCalibration& calibration) {
-  Fixed fixed;
-  fixed << R"({"type":0,"span_id":")";
-  fixed.hex(span.span) << R"(","trace_id":")";
-  fixed.hex(span.trace_high).hex(span.trace_low);
-  if (span.parent != 0) (fixed << R"(","parent_id":")").hex(span.parent);
-  fixed << R"(","name":)";
-  out += fixed.view();
-  append_json_string(out, name_table().text(span.name));
-  out += R"(,"kind":)";
-  append_integer(out, span.kind);
-  out += R"(,"time":")";
-  append_time(out, calibration.to_time(span.start));
-  out += "\"}\n";
-}
-
-void append_end_line(std::string& out, const RecordView& record, const TickCalibration& calibration) {
-  const SpanRecord& span = record.fields();
-  Fixed fixed;
-  fixed << R"({"type":1,"span_id":")";
-  fixed.hex(span.span) << R"(","trace_id":")";
-  fixed.hex(span.trace_high).hex(span.trace_low) << R"(","name":"","kind":0,"time":")";
-  out += fixed.view();
-  append_time(out, calibration.to_time(span.end));
-  out += '"';
-  RecordView::Attributes attributes;
-  record.attributes(attributes);
-  std::string_view before = R"(,"attrs":{)";
-  for (const RecordAttribute& attribute : attributes) {
-    out += before;
-    append_json_string(out, name_table().text(attribute.key));
-    out += ':';
-    if (attribute.type == AttributeValue::Type::string) {
-      append_json_string(out, attribute.bytes());
-    } else {
-      out += '"';
-      append_value(out, attribute);
-      out += '"';
-    }
-    before = ",";
-  }
-  out += attributes.count != 0 ? "}}\n" : "}\n";
 }
 
 bool copy_open_span(const OpenSpan& open, SpanRecord& out) noexcept {

@@ -1,6 +1,5 @@
 #pragma once
-// Span records, rendered: as Span values and as the JSON lines of docs/wire_format.md. The records are this process's own and
-// are trusted; only their texts are not.
+// Span records, and what they say as Span values. The records are this process's own and are trusted; only their texts are not.
 
 #include <cstddef>
 #include <cstdint>
@@ -45,14 +44,17 @@ class RecordView {
   const std::byte* attributes_;
 };
 
-/// The value as the text it has on the wire: integers decimal, doubles in the shortest form that reads back the same.
+/// Room for any number.
+inline constexpr std::size_t max_number_size = 32;
+
+/// Writes a number or boolean as the text it has on the wire: integers decimal, doubles in the shortest form that reads back the
+/// same. Returns the end: max_number_size bytes at most.
+char* put_number(char* to, const RecordAttribute& attribute) noexcept;
+
+/// The same, and strings as they are.
 void append_value(std::string& out, const RecordAttribute& attribute);
 
 Span to_span(const RecordView& record, const TickCalibration& calibration);
-
-/// Lines end with '\n'.
-void append_start_line(std::string& out, const SpanRecord& span, const TickCalibration& calibration);
-void append_end_line(std::string& out, const RecordView& record, const TickCalibration& calibration);
 
 /// A copy of an open span, made while its owner may be ending it. False: the slot is free, or changed on the way.
 bool copy_open_span(const OpenSpan& open, SpanRecord& out) noexcept;

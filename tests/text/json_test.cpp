@@ -37,6 +37,22 @@ TEST_CASE("JSON strings are UTF-8 without line separators, whatever they are mad
   }
 }
 
+TEST_CASE("what comes between plain text is found wherever it is") {
+  for (const JsonEscapes escapes : {JsonEscapes::html, JsonEscapes::no_html, JsonEscapes::slog}) {
+    for (const std::string_view special : {"\"", "<", "\x01", "\xff", "\u2028", "\u00e9"}) {
+      const std::string escaped = json(special, escapes);
+      for (std::size_t before = 0; before < 40; ++before) {
+        for (std::size_t after = 0; after < 40; ++after) {
+          const std::string head(before, '-'), tail(after, 'x');
+          const std::string expected = '"' + head + escaped.substr(1, escaped.size() - 2) + tail + '"';
+          if (json(head + std::string(special) + tail, escapes) != expected)
+            REQUIRE(json(head + std::string(special) + tail, escapes) == expected);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("integers are written whole") {
   std::string out;
   weir::detail::append_integer(out, std::numeric_limits<std::int64_t>::min());

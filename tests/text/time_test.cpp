@@ -1,6 +1,9 @@
 #include "text/time.hpp"
 
 #include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <iterator>
 #include <random>
 #include <string>
 #include <thread>
@@ -41,6 +44,55 @@ TEST_CASE("times have as many fractional digits as they need, or three") {
                            {INT64_MAX, "2262-04-11T23:47:16.854775807Z", "2262-04-11T23:47:16.854Z"}}) {
     CHECK(rfc3339(Timestamp{nanoseconds{each.nanos}}, cache) == each.all);
     CHECK(millis(Timestamp{nanoseconds{each.nanos}}, cache) == each.three);
+  }
+}
+
+TEST_CASE("a time writer writes what write_time does, whichever second comes after which") {
+  std::mt19937_64 random(1);
+  detail::TimeWriter writer;
+  constexpr std::int64_t edges[] = {INT64_MIN,
+                                    INT64_MIN + 145'224'191,
+                                    INT64_MIN + 145'224'192,
+                                    INT64_MAX,
+                                    INT64_MAX - 999'999'999,
+                                    0,
+                                    -1,
+                                    1,
+                                    999'999'999,
+                                    1'000'000'000,
+                                    -999'999'999,
+                                    -1'000'000'000};
+  std::int64_t nanos = 0;
+  for (int round = 0; round < 200'000; ++round) {
+    switch (random() % 8) {
+      case 0: nanos = edges[random() % std::size(edges)]; break;
+      case 1: nanos = static_cast<std::int64_t>(random()); break;
+      default:
+        if (nanos < INT64_MAX - 200'000'000) nanos += static_cast<std::int64_t>(random() % 200'000'000);
+        if (random() % 2 == 0) nanos -= nanos % 1000;
+    }
+    SecondCache cache;
+    const Timestamp time{nanoseconds{nanos}};
+    char text[detail::max_time_size];
+    const std::string written(text, writer.write(text, time));
+    if (written != rfc3339(time, cache)) REQUIRE(written == rfc3339(time, cache));
+  }
+}
+
+TEST_CASE("all nine digits of a fraction are right, and its zeros at the end are cut") {
+  std::mt19937 random(1);
+  detail::TimeWriter writer;
+  for (int round = 0; round < 100'000; ++round) {
+    unsigned nanos = random() % 1'000'000'000;
+    for (unsigned cut = random() % 10; cut > 0; --cut) nanos -= nanos % static_cast<unsigned>(std::pow(10, cut));
+    char digits[16];
+    std::snprintf(digits, sizeof digits, ".%09u", nanos);
+    std::string expected = digits;
+    while (expected.back() == '0') expected.pop_back();
+    expected = "1970-01-01T00:00:00" + (expected == "." ? "" : expected) + "Z";
+    char text[detail::max_time_size];
+    const std::string written(text, writer.write(text, Timestamp{nanoseconds{nanos}}));
+    if (written != expected) REQUIRE(written == expected);
   }
 }
 

@@ -4,9 +4,11 @@
 
 #include <sys/random.h>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <compare>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -16,18 +18,22 @@ namespace weir::inline v0 {
 
 namespace detail {
 
-/// Writes 16 lower-case hex digits: each half is spread to one nibble per byte, and all eight become digits at once.
-inline void put_hex(char* out, std::uint64_t value) noexcept {
+/// Eight lower-case hex digits as they lie in memory: the value is spread to one nibble per byte, and all become digits at once.
+inline std::uint64_t hex_digits(std::uint32_t value) noexcept {
   constexpr std::uint64_t ones = 0x0101010101010101;
-  for (int half = 1; half >= 0; --half, out += 8) {
-    std::uint64_t x = value >> 32 * half & 0xffffffff;
-    x = (x << 16 | x) & 0x0000ffff0000ffff;
-    x = (x << 8 | x) & 0x00ff00ff00ff00ff;
-    x = (x << 4 | x) & 0x0f0f0f0f0f0f0f0f;
-    const std::uint64_t letters = (x + 6 * ones) >> 4 & ones;  // 1 where the nibble is above 9
-    x += '0' * ones + letters * ('a' - '9' - 1);
-    for (int i = 7; i >= 0; --i, x >>= 8) out[i] = static_cast<char>(x);
-  }
+  std::uint64_t x = value;
+  x = (x << 16 | x) & 0x0000ffff0000ffff;
+  x = (x << 8 | x) & 0x00ff00ff00ff00ff;
+  x = (x << 4 | x) & 0x0f0f0f0f0f0f0f0f;
+  const std::uint64_t letters = (x + 6 * ones) >> 4 & ones;  // 1 where the nibble is above 9
+  x += '0' * ones + letters * ('a' - '9' - 1);
+  return std::endian::native == std::endian::little ? __builtin_bswap64(x) : x;
+}
+
+/// Writes 16 lower-case hex digits.
+inline void put_hex(char* out, std::uint64_t value) noexcept {
+  const std::uint64_t digits[] = {hex_digits(static_cast<std::uint32_t>(value >> 32)), hex_digits(static_cast<std::uint32_t>(value))};
+  std::memcpy(out, digits, sizeof digits);
 }
 
 /// Reads exactly 16 lower-case hex digits.
