@@ -58,7 +58,7 @@ class Spans {
   }
 
   const std::uint32_t name_;
-  const weir::Timestamp start_{std::chrono::seconds{1'700'000'000}};
+  const weir::Timestamp start_{std::chrono::seconds{1'700'000'000} + std::chrono::nanoseconds{127}};  // a clock of nanoseconds
   std::uint64_t random_ = 1, at_ = 0;
   weir::SpanId root_;
   weir::detail::PackedSpan span_;

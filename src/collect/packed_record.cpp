@@ -74,6 +74,11 @@ Timestamp time_of(std::uint64_t count) noexcept { return Timestamp{std::chrono::
   return put_low(put(out, static_cast<unsigned>(type) | bytes << 3), number, bytes);
 }
 
+[[gnu::always_inline]] inline std::byte* put_key(std::byte* out, const TextRef& key) noexcept {
+  if (key.interned) return put_varint(out, std::uint64_t{key.id} << 1);
+  return put_bytes(put_varint(out, key.text.size() << 1 | 1), key.text);
+}
+
 /// `value` as in a ring.
 [[gnu::always_inline]] inline std::byte* put_attribute(std::byte* out, std::uint64_t word, const std::byte* value) noexcept {
   out = put_varint(out, std::uint64_t{attribute_key(word)} << 1);
@@ -175,28 +180,40 @@ std::span<const std::byte> RecordWriter::finish(std::byte* end) {
   return {first, end};
 }
 
-std::span<const std::byte> RecordWriter::write(const SpanParts& span, RecordContext& context) {
-  std::size_t at_most = fixed_at_most + span.id.text.size() + span.parent.text.size() + span.name.text.size();
-  for (const AttributeRef& each : span.attributes) at_most += attribute_at_most + each.key.text.size() + each.text.size();
-  std::byte* out = begin(at_most);
-
+/// All before the attributes.
+template <class AnySpan>
+[[gnu::always_inline]] inline std::byte* RecordWriter::put_head(std::byte* out, const AnySpan& span, const TextRef& name,
+                                                                RecordContext& context) {
   const Parent parent = parent_form(span.parent, context);
   const bool text_id = span.id.form == IdRef::Form::text;
   const unsigned kind = kind_bits(span.kind);
-  out =
-      put(out, kind | (text_id ? id_is_text : 0) | static_cast<unsigned>(parent) << parent_shift | (span.name.interned ? 0 : name_is_text));
+  out = put(out, kind | (text_id ? id_is_text : 0) | static_cast<unsigned>(parent) << parent_shift | (name.interned ? 0 : name_is_text));
   out = text_id ? put_text(out, span.id.text) : put_low(out, span.id.value);
   if (parent == Parent::text) out = put_text(out, span.parent.text);
   if (parent == Parent::bytes) out = put_low(out, span.parent.value);
-  out = span.name.interned ? put_varint(out, span.name.id) : put_text(out, span.name.text);
+  out = name.interned ? put_varint(out, name.id) : put_text(out, name.text);
   if (kind == kind_mask) out = put_low(out, static_cast<std::uint32_t>(span.kind), 4);
-  out = put_times(out, context.base, span.start, span.end);
+  return put_times(out, context.base, span.start, span.end);
+}
+
+std::span<const std::byte> RecordWriter::write(const SpanParts& span, RecordContext& context) {
+  std::size_t at_most = fixed_at_most + span.id.text.size() + span.parent.text.size() + span.name.text.size();
+  for (const AttributeRef& each : span.attributes) at_most += attribute_at_most + each.key.text.size() + each.text.size();
+  std::byte* out = put_head(begin(at_most), span, span.name, context);
   out = put_varint(out, span.attributes.size());
   for (const AttributeRef& each : span.attributes) {
-    out = each.key.interned ? put_varint(out, std::uint64_t{each.key.id} << 1)
-                            : put_bytes(put_varint(out, each.key.text.size() << 1 | 1), each.key.text);
+    out = put_key(out, each.key);
     out = each.type == Type::string ? put_string(out, each.text) : put_number(out, each.type, each.number);
   }
+  return finish(out);
+}
+
+std::span<const std::byte> RecordWriter::write(const LineSpan& span, RecordContext& context, TextTable& texts) {
+  std::size_t at_most = fixed_at_most + span.id.text.size() + span.parent.text.size() + span.name.size();
+  for (const auto& [key, value] : span.attributes) at_most += attribute_at_most + key.size() + value.size();
+  std::byte* out = put_head(begin(at_most), span, common_text(texts, span.name), context);
+  out = put_varint(out, span.attributes.size());
+  for (const auto& [key, value] : span.attributes) out = put_string(put_key(out, common_text(texts, key)), value);
   return finish(out);
 }
 

@@ -28,6 +28,8 @@
 
 #include "collect/chunk_arena.hpp"
 #include "collect/packed_span.hpp"
+#include "collect/text_table.hpp"
+#include "trace/event_view.hpp"
 #include "weir/core/attribute.hpp"
 
 namespace weir::inline v0::detail {
@@ -94,6 +96,12 @@ struct TextRef {
   std::string_view text;
 };
 
+/// As an id, if it is one of those that come again and again.
+[[gnu::always_inline]] inline TextRef common_text(TextTable& texts, std::string_view text) {
+  const std::uint32_t id = texts.intern_if_common(text);
+  return {id, id != 0, text};
+}
+
 struct AttributeRef {
   TextRef key;
   AttributeValue::Type type = AttributeValue::Type::string;
@@ -110,6 +118,15 @@ struct SpanParts {
   std::vector<AttributeRef> attributes;  // each key once
 };
 
+/// A span of two lines that has nothing to be cut or dropped. Views.
+struct LineSpan {
+  IdRef id, parent;
+  std::string_view name;
+  SpanKind kind{};
+  Timestamp start{}, end{};
+  std::span<const AttributeView> attributes{};  // each key once
+};
+
 /// What of the record before goes into the next one of a chain.
 struct RecordContext {
   Timestamp base{};
@@ -123,11 +140,15 @@ class RecordWriter {
   RecordWriter() : buffer_(std::make_unique<std::byte[]>(capacity_)) {}
   /// A record, good until the next call. Updates the context.
   std::span<const std::byte> write(const SpanParts& span, RecordContext& context);
+  /// The same. Names and keys that are common are ids of `texts`.
+  std::span<const std::byte> write(const LineSpan& span, RecordContext& context, TextTable& texts);
   /// The same. Of equal keys the last wins. Requires: `span` is not its own parent.
   std::span<const std::byte> write(const PackedSpan& span, RecordContext& context);
 
  private:
   std::byte* begin(std::size_t at_most);
+  template <class AnySpan>
+  static std::byte* put_head(std::byte* out, const AnySpan& span, const TextRef& name, RecordContext& context);
   std::span<const std::byte> finish(std::byte* end);
 
   std::size_t capacity_ = 1024;

@@ -32,15 +32,23 @@ class SpanBounds {
     return span.attribute_count <= options_.max_attributes && texts_.longest() <= options_.max_attribute_bytes &&
            span.attributes.size() <= options_.max_attribute_bytes;  // so each value is
   }
+  bool within(const EventView& start, const EventView& end) const noexcept {
+    const std::size_t most = options_.max_attribute_bytes;
+    bool is = start.attributes.empty() && start.name.size() <= most && end.attributes.size() <= options_.max_attributes;
+    for (const auto& [key, value] : end.attributes) is &= key.size() <= most && value.size() <= most;
+    return is;
+  }
   /// Adds to a start what its end says, which knows better. Leaves nothing of use in `end`.
   void join(SpanParts& start, SpanParts& end);
   /// A span is not its own parent, and ends after it starts.
-  void untie(SpanParts& span) {
+  template <class AnySpan>
+  void untie(AnySpan& span) {
     if (!(span.parent == span.id)) return;
     span.parent = {};
     ++stats_.cycles;
   }
-  void clamp_duration(SpanParts& span) {
+  template <class AnySpan>
+  void clamp_duration(AnySpan& span) {
     if (span.end >= span.start) return;
     span.end = span.start;
     ++stats_.negative_durations;
@@ -48,11 +56,7 @@ class SpanBounds {
   PackedSpan corrected(PackedSpan span);
 
  private:
-  /// As an id, if it is one of those that come again and again.
-  [[gnu::always_inline]] TextRef common(std::string_view text) {
-    const std::uint32_t id = texts_.intern_if_common(text);
-    return {id, id != 0, text};
-  }
+  TextRef common(std::string_view text) { return common_text(texts_, text); }
   TextRef limited(TextRef text);
   void limit(std::vector<AttributeRef>& attributes);
   void drop_beyond_limit(std::vector<AttributeRef>& attributes);

@@ -94,26 +94,34 @@ struct SpanStore::Impl : private TraceMemory {
   /// As if they came one by one, but the start is not put aside for the time between.
   void apply(const EventView& start, const EventView& end, std::uint32_t service) {
     KeptTrace& trace = trace_of(ref(start.trace_id), service, start.time);
-    bounds.take_apart(start, parts_);
-    const std::uint64_t hash = hash_of(parts_.id);
-    if (find_half(trace, parts_.id, hash) != nullptr || contains(trace, parts_.id, hash)) {
+    LineSpan span;
+    span.id.read(start.span_id, IdRef::Form::text);
+    const std::uint64_t hash = hash_of(span.id);
+    if (find_half(trace, span.id, hash) != nullptr || contains(trace, span.id, hash)) {
       apply(start, service);
       apply(end, service);
       return;
     }
     stats.events += 2;
     touch(trace, std::max(start.time, end.time));
-    bounds.untie(parts_);
-    if (parts_.attributes.empty()) {  // as starts mostly are
-      bounds.take_apart(end.attributes, parts_.attributes);
-      parts_.end = end.time;
-      bounds.clamp_duration(parts_);
+    if (bounds.within(start, end)) [[likely]] {
+      span.parent.read(start.parent_id, IdRef::Form::none);
+      span.name = start.name;
+      span.kind = start.kind;
+      span.start = start.time;
+      span.end = end.time;
+      span.attributes = end.attributes;
+      bounds.untie(span);
+      bounds.clamp_duration(span);
+      finish(trace, hash, span);
     } else {
+      bounds.take_apart(start, parts_);
       bounds.take_apart(end.attributes, half_parts_.attributes);
       half_parts_.end = end.time;
+      bounds.untie(parts_);
       bounds.join(parts_, half_parts_);
+      finish(trace, hash, parts_);
     }
-    finish(trace, hash, parts_);
     update_settling(trace);
     enforce_bounds();
   }
@@ -674,9 +682,16 @@ struct SpanStore::Impl : private TraceMemory {
   // ── Complete spans ──
 
   static IdRef parent_of(const PackedSpan& span) noexcept { return span.parent_id.valid() ? IdRef::of(span.parent_id) : IdRef{}; }
-  static IdRef parent_of(const SpanParts& span) noexcept { return span.parent; }
+  static const IdRef& parent_of(const SpanParts& span) noexcept { return span.parent; }
+  static const IdRef& parent_of(const LineSpan& span) noexcept { return span.parent; }
   static IdRef id_of(const PackedSpan& span) noexcept { return IdRef::of(span.span_id); }
-  static IdRef id_of(const SpanParts& span) noexcept { return span.id; }
+  static const IdRef& id_of(const SpanParts& span) noexcept { return span.id; }
+  static const IdRef& id_of(const LineSpan& span) noexcept { return span.id; }
+  std::span<const std::byte> record_of(const LineSpan& span, RecordContext& context) { return writer_.write(span, context, texts); }
+  template <class AnySpan>
+  std::span<const std::byte> record_of(const AnySpan& span, RecordContext& context) {
+    return writer_.write(span, context);
+  }
 
   /// Both halves are there: hands the span on and keeps it, if there is room.
   template <class AnySpan>
@@ -687,7 +702,7 @@ struct SpanStore::Impl : private TraceMemory {
     RecordContext& context = recent_.context_of(trace);
     RecordContext before;
     if (on_span) before = context;
-    const std::span<const std::byte> record = writer_.write(span, context);
+    const std::span<const std::byte> record = record_of(span, context);
     if (bytes_of(trace) + chunks_to_add(trace, record.size()) * ChunkArena::cost > options.max_trace_bytes) {
       recent_.forget_parent();
       ++stats.dropped_spans;

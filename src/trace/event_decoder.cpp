@@ -35,10 +35,20 @@ class PlainReader {
     at_ += Size - 1;
     return true;
   }
-  bool skip(std::string_view text) noexcept {
-    if (!std::string_view(at_, static_cast<std::size_t>(end_ - at_)).starts_with(text)) return false;
-    at_ += text.size();
-    return true;
+  /// An id, mostly of 16 or 32 bytes.
+  [[gnu::always_inline]] bool skip(std::string_view text) noexcept {
+    if (static_cast<std::size_t>(end_ - at_) < text.size()) return false;
+    const auto differ = [&](std::size_t i) {
+      std::uint64_t a[2], b[2];
+      std::memcpy(a, at_ + i, sizeof a);
+      std::memcpy(b, text.data() + i, sizeof b);
+      return ((a[0] ^ b[0]) | (a[1] ^ b[1])) != 0;
+    };
+    const bool same = text.size() == 16   ? !differ(0)
+                      : text.size() == 32 ? !differ(0) && !differ(16)
+                                          : std::memcmp(at_, text.data(), text.size()) == 0;
+    at_ += same ? text.size() : 0;
+    return same;
   }
   /// The rest of a string, and its closing quote.
   [[gnu::always_inline]] bool text(std::string_view& out) noexcept {
@@ -220,7 +230,7 @@ bool EventDecoder::read_time_and_attributes(PlainReader& in, EventView& event, A
     if (!in.skip("}")) return false;
   }
   if (!in.skip("}")) return false;
-  keep_last_of_equal(attributes);
+  if (attributes.size() > 1) keep_last_of_equal(attributes);
   event.attributes = attributes;
   return true;
 }

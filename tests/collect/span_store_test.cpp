@@ -312,6 +312,49 @@ TEST_CASE("ids of any form are kept apart and as they came") {
   CHECK(bench.store.stats().duplicates == std::size(ids) * std::size(ids));
 }
 
+TEST_CASE("a start and its end that are taken at once are what they are one by one, at every bound") {
+  TraceStoreOptions options;
+  options.max_attributes = 3;
+  options.max_attribute_bytes = 8;
+  std::vector<std::pair<Event, Event>> pairs;
+  const auto add = [&](const std::string& name, StringAttributes before, StringAttributes after, std::int64_t end = 9, bool own = false) {
+    const std::string id = SpanId{pairs.size() + 1}.hex(), parent = own ? id : pairs.size() % 2 == 0 ? "" : "any text";
+    pairs.emplace_back(Event::span_start(id, some_trace.hex(), parent, name, SpanKind::sql, at(5)),
+                       Event::span_end(id, some_trace.hex(), at(end), std::move(after)));
+    pairs.back().first.attrs = std::move(before);
+  };
+  for (const std::string& text : {std::string(), std::string("12345678"), std::string("123456789"), std::string(40, 'x')}) {
+    add(text, {}, {{"a", "b"}});
+    add("n", {}, {{"a", text}, {"b", "c"}});
+    add("n", {}, {{text, "a"}});
+    add("n", {{"a", text}}, {{"a", "b"}, {text, "c"}});
+  }
+  add("n", {}, {{"a", "1"}, {"b", "2"}, {"c", "3"}});
+  add("n", {}, {{"a", "1"}, {"b", "2"}, {"c", "3"}, {"d", "4"}});
+  add("n", {}, {{"a", "1"}}, 4);
+  add("n", {}, {{"a", "1"}}, 9, true);
+  pairs.push_back(pairs.front());  // comes again
+
+  Bench at_once(options), one_by_one(options);
+  std::vector<detail::AttributeView> before, after;
+  for (const auto& [start, end] : pairs) {
+    const std::uint32_t service = at_once.store.intern_service("shop");
+    at_once.store.apply(detail::view_of(start, before), detail::view_of(end, after), service, at_once.now);
+    one_by_one.store.apply(start, "shop", one_by_one.now);
+    one_by_one.store.apply(end, "shop", one_by_one.now);
+  }
+  CHECK(at_once.spans == one_by_one.spans);
+  const TraceStoreStats a = at_once.store.stats(), b = one_by_one.store.stats();
+  CHECK(a.cut_attributes == b.cut_attributes);
+  CHECK(a.dropped_attributes == b.dropped_attributes);
+  CHECK(a.events == b.events);
+  CHECK(a.duplicates == 2);
+  CHECK(b.duplicates == 2);
+  CHECK(a.cycles == b.cycles);
+  CHECK(a.negative_durations == 1);
+  CHECK(at_once.store.traces() == one_by_one.store.traces());
+}
+
 TEST_CASE("ids that are sixteen hex digits but for one byte come back as they came") {
   Bench bench;
   std::set<std::string> ids;
