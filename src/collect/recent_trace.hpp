@@ -31,6 +31,12 @@ class RecentTrace {
   }
   /// The record that was written last is not kept.
   void forget_parent() noexcept { context_.parent_known = false; }
+  /// A span was not kept, halfway: what is remembered may be of it. Requires: the trace is the recent one.
+  void spoil(KeptTrace& trace) noexcept {
+    context_.parent_known = false;
+    count_ = 0;
+    trace.tidy = false;
+  }
   /// The trace goes.
   void forget(const KeptTrace& trace) noexcept {
     if (trace_ == &trace) *this = {};

@@ -203,9 +203,12 @@ void ServeLoop::take_lines(Connection& connection, std::string_view data, TimePo
         useful |= !connection.source.native->wants_raw();
         continue;
       }
-      if (!connection.lines.incomplete() && intake_.take_usual(data, connection.source, now)) {
-        useful = true;
-        continue;
+      if (!connection.lines.incomplete()) {
+        connection.lines.let_go();
+        if (intake_.take_usual(data, connection.source, now)) {
+          useful = true;
+          continue;
+        }
       }
       std::string_view line;
       switch (connection.lines.next(data, line)) {

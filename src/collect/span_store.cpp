@@ -10,7 +10,7 @@
 //
 // Each order is a list whose front is due first, because what is added to an order is always due last; so nothing is searched.
 // A native span goes the short way: its trace is that of the span before, two bits say that its id is new, its record is
-// appended (trace_memory.hpp). Everything else takes spans apart (SpanParts), and costs more.
+// appended (trace_memory.hpp). So does a start with its end behind it (LineSpan). All else is taken apart (SpanParts), and costs more.
 #include "collect/span_store.hpp"
 
 #include <algorithm>
@@ -702,12 +702,18 @@ struct SpanStore::Impl : private TraceMemory {
     RecordContext& context = recent_.context_of(trace);
     RecordContext before;
     if (on_span) before = context;
-    const std::span<const std::byte> record = record_of(span, context);
-    if (bytes_of(trace) + chunks_to_add(trace, record.size()) * ChunkArena::cost > options.max_trace_bytes) {
-      recent_.forget_parent();
-      ++stats.dropped_spans;
-    } else {
-      store(trace, hash, id_of(span), parent_of(span), record);
+    std::span<const std::byte> record;
+    try {
+      record = record_of(span, context);
+      if (bytes_of(trace) + chunks_to_add(trace, record.size()) * ChunkArena::cost > options.max_trace_bytes) {
+        recent_.forget_parent();
+        ++stats.dropped_spans;
+      } else {
+        store(trace, hash, id_of(span), parent_of(span), record);
+      }
+    } catch (const std::bad_alloc&) {
+      recent_.spoil(trace);
+      throw;
     }
     if (on_span) hand_on_record(trace, record.data(), before);
   }
@@ -721,7 +727,13 @@ struct SpanStore::Impl : private TraceMemory {
   }
   void append(KeptTrace& trace, std::uint64_t hash, const SpanParts& span) {
     if (trace.dropped) return;
-    store(trace, hash, span.id, span.parent, writer_.write(span, recent_.context_of(trace)));
+    RecordContext& context = recent_.context_of(trace);
+    try {
+      store(trace, hash, span.id, span.parent, writer_.write(span, context));
+    } catch (const std::bad_alloc&) {
+      recent_.spoil(trace);
+      throw;
+    }
   }
   void count_late(KeptTrace& trace) {
     if (!trace.completed) return;

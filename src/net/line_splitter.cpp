@@ -11,12 +11,14 @@ constexpr std::size_t first_buffer = 4096;
 
 }  // namespace
 
+void LineSplitter::forget() {
+  handed_out_ = false;
+  partial_.clear();
+  if (partial_.capacity() > first_buffer + 1) release();
+}
+
 LineSplitter::Got LineSplitter::next(std::string_view& data, std::string_view& line) {
-  if (handed_out_) {
-    handed_out_ = false;
-    partial_.clear();
-    if (partial_.capacity() > first_buffer + 1) release();
-  }
+  let_go();
   const std::size_t newline = data.find('\n');
   const bool ends = newline != std::string_view::npos;
   const std::string_view piece = data.substr(0, newline);

@@ -30,6 +30,10 @@ class LineSplitter {
   LineSplitter(const LineSplitter&) = delete;
   LineSplitter& operator=(const LineSplitter&) = delete;
 
+  /// Nobody looks at the last line any more: what it took may go. next() does so, too; for who takes lines elsewhere meanwhile.
+  void let_go() {
+    if (handed_out_) forget();
+  }
   /// Takes from the front of `data`; call until it is empty. `line` is valid until the next call and while `data` is.
   Got next(std::string_view& data, std::string_view& line);
   /// The stream has ended: the last line, if it had no newline.
@@ -38,6 +42,7 @@ class LineSplitter {
   bool incomplete() const { return skipping_ || (!partial_.empty() && !handed_out_); }
 
  private:
+  void forget();
   bool keep(std::string_view piece);
   std::size_t counted() const;
   void release();

@@ -50,7 +50,7 @@ class EventDecoder {
 
   bool repaired_ = false;
   const char* not_plain_ = nullptr;  // where the line begins that decode_next() left
-  bool plain_start_ = false;         // event_ is a start that decode_plain() took: its ids are as they are in the line
+  bool plain_start_ = false;         // event_ is a start in the plain form: its ids are as they are in the line
   EventView event_, end_;
   Attributes attributes_, end_attributes_;
   std::vector<std::uint32_t> order_;  // of attributes, by key

@@ -59,7 +59,7 @@ int NativeLink::send(int socket) noexcept {
       line.text.erase(0, static_cast<std::size_t>(sent));
     } else {
       told_ = std::max(told_, line.rings);
-      lines_.pop_front();
+      lines_.erase(lines_.begin());
     }
   }
   return 0;

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <vector>
 
@@ -39,7 +38,7 @@ class NativeLink {
     int passed;             // -1: none
     std::size_t rings = 0;  // that it tells of
   };
-  std::deque<Line> lines_;
+  std::vector<Line> lines_;               // few; not a deque, which takes memory while it is empty, in the child of a fork, too
   std::size_t announced_ = 0, told_ = 0;  // rings: in a line, in a line that was sent
   bool told_memory_ = false;
   std::chrono::steady_clock::time_point told_clock_{};

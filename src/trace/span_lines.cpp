@@ -53,7 +53,7 @@ std::string_view JsonNames::add(std::uint32_t id) {
     made_bytes_ = 0;
   }
   made_bytes_ += made.size();
-  return texts_[id] = made_.emplace_back(std::move(made));
+  return texts_[id] = made_.emplace_front(std::move(made));
 }
 
 /// The digits that both lines have.

@@ -7,7 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <forward_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,7 +36,7 @@ class JsonNames {
   std::string_view add(std::uint32_t id);
 
   std::vector<std::string_view> texts_;  // by id; null: not asked for yet
-  std::deque<std::string> made_;
+  std::forward_list<std::string> made_;  // which takes no memory while it is empty: a sender is made in the child of a fork, too
   std::size_t made_bytes_ = 0;
 };
 

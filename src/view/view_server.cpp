@@ -27,8 +27,8 @@ namespace weir::inline v0 {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
-using detail::Batch;
 using detail::LineBlock;
+using detail::WriteBatch;
 
 constexpr std::size_t max_line = 1u << 20;      // with its newline; the original's client gives up on a longer one
 constexpr std::size_t small_batch = 32u << 10;  // after fewer bytes than that the next ones are waited for
@@ -113,7 +113,7 @@ struct ViewServer::Impl {
   std::optional<net::EventFd> event;  // set by listen(), then constant
 
   // Belongs to the serving thread.
-  Batch batch;
+  WriteBatch batch;
   std::size_t largest_batch = 0;                        // bytes offered to one client in this turn
   std::optional<SteadyClock::time_point> accept_again;  // set: out of descriptors, the listener is not polled until then
   std::chrono::milliseconds accept_pause = accept_pause_min;

@@ -6,13 +6,13 @@
 
 namespace weir::inline v0::detail {
 
-void Batch::add(What what, std::string_view bytes) {
+void WriteBatch::add(What what, std::string_view bytes) {
   parts[count] = {const_cast<char*>(bytes.data()), bytes.size()};
   pieces[count++].what = what;
   size += bytes.size();
 }
 
-std::size_t Batch::add(What what, const std::shared_ptr<LineBlock>& block, std::size_t line) {
+std::size_t WriteBatch::add(What what, const std::shared_ptr<LineBlock>& block, std::size_t line) {
   const std::size_t begin = block->begin_of(line), room = max_bytes - std::min(size, max_bytes - 1);
   std::size_t end_line = block->lines();
   if (block->size() - begin > room) end_line = std::max(block->line_at(begin + room), line + 1);
@@ -21,7 +21,7 @@ std::size_t Batch::add(What what, const std::shared_ptr<LineBlock>& block, std::
   return end_line;
 }
 
-void Batch::clear() {
+void WriteBatch::clear() {
   while (count > 0) pieces[--count].block.reset();
   size = 0;
 }
@@ -94,11 +94,11 @@ void ViewerQueues::drop_oldest(Viewer& viewer) {
   counters.dropped += dropped;
 }
 
-void ViewerQueues::fill(Viewer& viewer, Batch& batch) {
+void ViewerQueues::fill(Viewer& viewer, WriteBatch& batch) {
   drop_oldest(viewer);
-  if (!viewer.half.empty()) batch.add(Batch::What::half, viewer.half);
+  if (!viewer.half.empty()) batch.add(WriteBatch::What::half, viewer.half);
   if (!viewer.answer.empty()) {
-    if (!viewer.answered) batch.add(Batch::What::answer, viewer.answer);
+    if (!viewer.answered) batch.add(WriteBatch::What::answer, viewer.answer);
     return;
   }
   batch.told = viewer.untold;
@@ -106,40 +106,40 @@ void ViewerQueues::fill(Viewer& viewer, Batch& batch) {
     char* end = std::copy_n("[\"dropped\",", 11, batch.notice.data());
     end = std::to_chars(end, batch.notice.data() + batch.notice.size(), viewer.untold).ptr;
     end = std::copy_n("]\n", 2, end);
-    batch.add(Batch::What::notice, {batch.notice.data(), end});
+    batch.add(WriteBatch::What::notice, {batch.notice.data(), end});
   }
-  if (viewer.past) batch.add(Batch::What::past, viewer.past, viewer.past_next);
+  if (viewer.past) batch.add(WriteBatch::What::past, viewer.past, viewer.past_next);
   if (viewer.once) return;
   for (std::uint64_t line = viewer.next; line < log_.end_line() && !batch.full();) {
     const LineLog::Found found = log_.find(line);
-    line += batch.add(Batch::What::log, *found.block, found.line) - found.line;
+    line += batch.add(WriteBatch::What::log, *found.block, found.line) - found.line;
   }
 }
 
-void ViewerQueues::take_sent(Viewer& viewer, const Batch& batch, std::size_t sent) {
+void ViewerQueues::take_sent(Viewer& viewer, const WriteBatch& batch, std::size_t sent) {
   for (std::size_t i = 0; i < batch.count && sent > 0; ++i) {
-    const Batch::Piece& piece = batch.pieces[i];
+    const WriteBatch::Piece& piece = batch.pieces[i];
     const std::string_view bytes(static_cast<const char*>(batch.parts[i].iov_base), batch.parts[i].iov_len);
     const bool whole = sent >= bytes.size();
     const std::string_view rest = bytes.substr(std::min(sent, bytes.size()));
     switch (piece.what) {
-      case Batch::What::half:
+      case WriteBatch::What::half:
         viewer.half = rest;
         if (whole && std::exchange(viewer.half_of, nullptr)) ++counters.sent;
         break;
-      case Batch::What::answer:
+      case WriteBatch::What::answer:
         viewer.answered = true;
         viewer.half = rest;
         break;
-      case Batch::What::notice:
+      case WriteBatch::What::notice:
         viewer.untold -= batch.told;
         if (!whole) {
           viewer.notice = batch.notice;
           viewer.half = {viewer.notice.data() + (rest.data() - batch.notice.data()), rest.size()};
         }
         break;
-      case Batch::What::past:
-      case Batch::What::log: {
+      case WriteBatch::What::past:
+      case WriteBatch::What::log: {
         std::size_t line = piece.end_line;
         if (!whole) {
           const std::size_t offset = piece.block->begin_of(piece.line) + sent;
@@ -151,7 +151,7 @@ void ViewerQueues::take_sent(Viewer& viewer, const Batch& batch, std::size_t sen
         }
         counters.sent += line - piece.line;
         const std::size_t gone = line - piece.line + (!whole && viewer.half_of ? 1 : 0);
-        if (piece.what == Batch::What::log) {
+        if (piece.what == WriteBatch::What::log) {
           viewer.next += gone;
         } else if ((viewer.past_next += gone) == viewer.past->lines()) {
           viewer.past.reset();

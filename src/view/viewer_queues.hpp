@@ -38,7 +38,7 @@ struct Viewer {
 };
 
 /// What goes to a viewer with one system call. It keeps the blocks that it names.
-struct Batch {
+struct WriteBatch {
   static constexpr std::size_t max_bytes = 128u << 10;  // about; larger writes get more into the same socket buffer
   static constexpr std::size_t max_pieces = 8;
 
@@ -86,9 +86,9 @@ class ViewerQueues {
   }
   /// Lets go of what is beyond the bound.
   void drop_oldest(Viewer& viewer);
-  void fill(Viewer& viewer, Batch& batch);
+  void fill(Viewer& viewer, WriteBatch& batch);
   /// The first `sent` bytes of the batch have gone.
-  void take_sent(Viewer& viewer, const Batch& batch, std::size_t sent);
+  void take_sent(Viewer& viewer, const WriteBatch& batch, std::size_t sent);
   /// The first line of the log that it still needs.
   std::uint64_t needs(const Viewer& viewer) const { return viewer.once ? log_.end_line() : viewer.next; }
   /// Nobody needs what is before `line`.

@@ -752,6 +752,22 @@ TEST_CASE("half lines together are bounded by max_buffered") {
   CHECK(collector->stats().rejected_malformed == 0);
 }
 
+TEST_CASE("a line that came in pieces takes no room once others have followed") {
+  CollectorOptions options;
+  options.max_buffered = 300'000;
+  Running collector(options);
+  Client before(collector.path()), after(collector.path());
+  const std::string name(200'000, 'n');
+  before.send(to_json(Event::span_start("0123456789abcdef", "t", "", name, SpanKind::http, Timestamp{})) + '\n');
+  before.send_span("a");
+  REQUIRE(collector.wait_for_span("a"));
+  after.send(to_json(Event::span_start("fedcba9876543210", "t", "", name, SpanKind::http, Timestamp{})) + '\n');
+  after.send_span("b");
+  REQUIRE(collector.wait_for_span("b"));
+  CHECK(collector->stats().rejected_no_room == 0);
+  CHECK(collector->stats().lines == 6);
+}
+
 TEST_CASE("callbacks may ask the collector, and what they throw goes no further") {
   std::atomic<Collector*> asked{nullptr};
   std::atomic<std::size_t> seen{0};

@@ -86,6 +86,21 @@ TEST_CASE("a buffer grows with its line and goes with it") {
   CHECK(output.lines.size() == 4);
 }
 
+TEST_CASE("a buffer goes as soon as nobody looks at its line, and not before its line has come") {
+  BufferBudget budget{1 << 20, 0};
+  LineSplitter splitter(100'000, budget);
+  Output output;
+  output.feed(splitter, std::string(50'000, 'x'));
+  splitter.let_go();
+  CHECK(budget.used >= 50'000);
+  output.feed(splitter, "y\n");
+  CHECK(output.lines == std::vector<std::string>{std::string(50'000, 'x') + 'y'});
+  splitter.let_go();
+  CHECK(budget.used == 0);
+  output.feed(splitter, "z\n");
+  CHECK(output.lines.back() == "z");
+}
+
 TEST_CASE("a line that the budget has no room for is skipped, and the next one taken") {
   BufferBudget budget{10'000, 0};
   LineSplitter first(1 << 20, budget), second(1 << 20, budget);

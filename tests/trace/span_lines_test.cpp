@@ -37,9 +37,10 @@ class Record {
   /// Valid until the next call.
   RecordView view() {
     fields_.header = record_header(0, RecordType::span, count_, fields_.name);
-    bytes_.resize(sizeof fields_ + attributes_.size());  // exactly as long, for AddressSanitizer
-    std::memcpy(bytes_.data(), &fields_, sizeof fields_);
-    if (!attributes_.empty()) std::memcpy(bytes_.data() + sizeof fields_, attributes_.data(), attributes_.size());
+    const auto fields = std::as_bytes(std::span(&fields_, 1)), attributes = std::as_bytes(std::span(attributes_));
+    bytes_.assign(fields.begin(), fields.end());
+    bytes_.insert(bytes_.end(), attributes.begin(), attributes.end());
+    bytes_.shrink_to_fit();  // exactly as long, for AddressSanitizer
     return RecordView(bytes_.data());
   }
 

@@ -19,7 +19,7 @@ constexpr std::size_t padded(std::size_t size) noexcept { return (size + 7) & ~s
 #pragma GCC diagnostic ignored "-Wstringop-overread"
 #endif
 
-/// Copies `text` to `out`, which is aligned to 8, and pads it with zeros to a multiple of 8. Short texts, which are most, without a
+/// Copies `text` to `out`, best aligned to 8, and pads it with zeros to a multiple of 8. Short texts, which are most, without a
 /// call, and as whole words, so that who reads words afterwards need not wait for the stores.
 [[gnu::always_inline]] inline void copy_padded(std::byte* out, std::string_view text) noexcept {
   const char* in = text.data();
