@@ -37,9 +37,7 @@ void SpanBounds::take_apart(const EventView& event, SpanParts& out) {
 void SpanBounds::take_apart(std::span<const AttributeView> attributes, std::vector<AttributeRef>& out) {
   const std::size_t most = options_.max_attribute_bytes;
   out.clear();
-  bool as_they_are = attributes.size() <= options_.max_attributes;
-  for (const auto& [key, value] : attributes) as_they_are &= key.size() <= most && value.size() <= most;
-  if (as_they_are) [[likely]] {
+  if (within(attributes)) [[likely]] {
     for (const auto& [key, value] : attributes) out.push_back({common(key), AttributeValue::Type::string, 0, value});
     return;
   }

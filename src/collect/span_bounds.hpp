@@ -32,11 +32,14 @@ class SpanBounds {
     return span.attribute_count <= options_.max_attributes && texts_.longest() <= options_.max_attribute_bytes &&
            span.attributes.size() <= options_.max_attribute_bytes;  // so each value is
   }
-  bool within(const EventView& start, const EventView& end) const noexcept {
+  bool within(std::span<const AttributeView> attributes) const noexcept {
     const std::size_t most = options_.max_attribute_bytes;
-    bool is = start.attributes.empty() && start.name.size() <= most && end.attributes.size() <= options_.max_attributes;
-    for (const auto& [key, value] : end.attributes) is &= key.size() <= most && value.size() <= most;
+    bool is = attributes.size() <= options_.max_attributes;
+    for (const auto& [key, value] : attributes) is &= key.size() <= most && value.size() <= most;
     return is;
+  }
+  bool within(const EventView& start, const EventView& end) const noexcept {
+    return start.attributes.empty() && start.name.size() <= options_.max_attribute_bytes && within(end.attributes);
   }
   /// Adds to a start what its end says, which knows better. Leaves nothing of use in `end`.
   void join(SpanParts& start, SpanParts& end);

@@ -1,14 +1,11 @@
 #include "trace/event_decoder.hpp"
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <utility>
 
+#include "text/plain.hpp"
 #include "text/utf8.hpp"
 #include "trace/decode.hpp"
 
@@ -53,12 +50,8 @@ class PlainReader {
   /// The rest of a string, and its closing quote.
   [[gnu::always_inline]] bool text(std::string_view& out) noexcept {
     const char* const begin = at_;
-#if defined(__SSE2__)
     for (; end_ - at_ >= 16; at_ += 16) {
-      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
-      const __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
-      const __m128i others = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));  // control characters, and what is beyond ASCII
-      const auto stops = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(ends, others)));
+      const unsigned stops = JsonText::stops(load<std::uint64_t>(at_), load<std::uint64_t>(at_ + 8));
       if (stops == 0) continue;
       at_ += std::countr_zero(stops);
       if (*at_ != '"') break;
@@ -66,7 +59,6 @@ class PlainReader {
       ++at_;
       return true;
     }
-#endif
     return text_to_end(begin, out);
   }
   /// A time's text and its closing quote.
@@ -88,21 +80,9 @@ class PlainReader {
   }
 
  private:
-  static constexpr std::uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
-
-  /// The top bits of zero bytes; a byte above the lowest of them may be wrong.
-  static std::uint64_t zeros(std::uint64_t bytes) noexcept { return (bytes - ones) & ~bytes & tops; }
-
   /// What is left of the string that began at `begin`: at a line's end, or beyond ASCII.
   [[gnu::noinline]] bool text_to_end(const char* begin, std::string_view& out) noexcept {
     unsigned beyond = 0;  // not 0: something beyond ASCII was seen
-    for (; end_ - at_ >= 8; at_ += 8) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, at_, sizeof word);
-      const std::uint64_t stops = zeros(word ^ ones * '"') | zeros(word ^ ones * '\\') | ((word - ones * 0x20) & ~word & tops);
-      if (stops != 0) break;
-      beyond |= (word & tops) != 0;
-    }
     for (; at_ != end_; ++at_) {
       const auto byte = static_cast<unsigned char>(*at_);
       if (byte < 0x20 || byte == '"' || byte == '\\') break;
