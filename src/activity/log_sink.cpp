@@ -1,9 +1,11 @@
 #include "weir/activity/log_sink.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -40,10 +42,10 @@ class LineFile {
     while (lines[whole].text.data() + lines[whole].text.size() <= text.data()) ++whole;
     return whole;
   }
-  /// Returns the descriptor that it had, which is the caller's.
-  int exchange(int descriptor) noexcept {
+  /// `torn`: the file ends in a piece of a line. Returns the descriptor that it had, which is the caller's.
+  int exchange(int descriptor, bool torn = false) noexcept {
     const std::lock_guard lock(mutex_);
-    torn_ = false;
+    torn_ = torn;
     return std::exchange(descriptor_, descriptor);
   }
 
@@ -66,7 +68,7 @@ class LineFile {
 
   detail::ForkMutex mutex_;
   int descriptor_;     // guarded by mutex_, as what follows
-  bool torn_ = false;  // a write that failed has left a piece of a line behind
+  bool torn_ = false;  // a write that failed, or was cut short with its process, has left a piece of a line behind
 };
 
 class StderrSink final : public LogSink {
@@ -82,6 +84,27 @@ int open_for_appending(const std::string& path) noexcept {
   do descriptor = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
   while (descriptor < 0 && errno == EINTR);
   return descriptor;
+}
+
+/// Whether the file that is open for appending ends in a piece of a line. Not if it cannot be read.
+bool is_torn(int descriptor) noexcept {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+  struct stat status {};
+  int reading = -1;
+  if (::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0) reading = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (reading < 0) return false;
+  bool torn = false;
+  off_t before = 0;
+  for (int looks = 0; looks < 5 && !torn; ++looks) {
+    char last = '\n';
+    if (::fstat(reading, &status) != 0 || ::pread(reading, &last, 1, status.st_size - 1) != 1 || last == '\n') break;
+    torn = status.st_size == before;  // or another process is in the middle of a write, which one of nothing waits for
+    before = status.st_size;
+    (void)!::write(descriptor, "", 0);
+  }
+  ::close(reading);
+  return torn;
 }
 
 }  // namespace
@@ -110,7 +133,7 @@ Result<std::shared_ptr<FileSink>> FileSink::open(std::string path) {
   const std::string& name = sink->state_->path;
   const int descriptor = open_for_appending(name), error = errno;
   if (descriptor < 0) return system_error(error, "cannot open the log file " + name, "Check that the directory is there and writable");
-  sink->state_->file.exchange(descriptor);
+  sink->state_->file.exchange(descriptor, is_torn(descriptor));
   return sink;
 }
 
@@ -120,7 +143,7 @@ Result<void> FileSink::reopen() {
   const int descriptor = open_for_appending(state_->path), error = errno;
   if (descriptor < 0)
     return system_error(error, "cannot open the log file " + state_->path + " anew", "Lines still go to the file that was open");
-  ::close(state_->file.exchange(descriptor));
+  ::close(state_->file.exchange(descriptor, is_torn(descriptor)));
   return {};
 }
 

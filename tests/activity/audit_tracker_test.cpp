@@ -20,6 +20,7 @@
 #include "support/catch.hpp"
 #include "support/child.hpp"
 #include "support/eventually.hpp"
+#include "support/fork_memory.hpp"
 #include "support/operations.hpp"
 #include "support/scratch_dir.hpp"
 #include "weir/activity/tracker.hpp"

@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/fork_memory.hpp"
 #include "weir/activity/log_tracker.hpp"
 
 using namespace std::chrono_literals;

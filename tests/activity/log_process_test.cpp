@@ -27,20 +27,30 @@ Process::Environment leaks_allowed() {
   return {{"ASAN_OPTIONS", std::string(given != nullptr ? given : "") + ":detect_leaks=0"}};
 }
 
-Lines lines_of_file(const std::string& path) {
+std::string text_of_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  return lines_of(std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()));
+  return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+Lines lines_of_file(const std::string& path) { return lines_of(text_of_file(path)); }
+
+/// The kernel looks for a signal that kills after each page of a write: what then is not there yet never comes, and a line ends
+/// with the page. Takes that piece away.
+Lines lines_of_file_cut_short(const std::string& path) {
+  std::string text = text_of_file(path);
+  if (text.size() % static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) == 0) text.resize(text.rfind('\n') + 1);
+  return lines_of(text);
 }
 
 /// The lines that a scenario leaves. What is wrong with its end or with them fails the test.
 struct Ended {
-  explicit Ended(const std::string& scenario, bool forks = false) {
+  explicit Ended(const std::string& scenario, bool forks = false, Lines (*lines_of)(const std::string&) = lines_of_file) {
     CAPTURE(scenario);
     const std::string path = dir / "log";
     Process program({WEIR_LOG_PROGRAM, scenario, path}, forks ? leaks_allowed() : Process::Environment());
     CHECK(program.wait() == 0);
     CHECK(program.err() == "");
-    lines = lines_of_file(path);
+    lines = lines_of(path);
     for (const std::string& line : lines)
       if (!line.starts_with("time=") || line.find("time=", 1) != line.npos) FAIL(line);
   }
@@ -65,7 +75,7 @@ TEST_CASE("what is said when exit has begun is written at once") {
 }
 
 TEST_CASE("exit writes what was said while other threads go on to log") {
-  const Ended ended("busy");
+  const Ended ended("busy", false, lines_of_file_cut_short);
   CHECK(ended.about("it") == 2000);
   CHECK(ended.about("busy") >= 10);
 }
@@ -82,7 +92,7 @@ TEST_CASE("exit waits no longer than stop_timeout for a sink that does not retur
   ::close(reader);
 }
 
-TEST_CASE("kill -9 costs no line that a synchronous call has returned from, and tears none") {
+TEST_CASE("kill -9 costs no line that a synchronous call has returned from, and tears none but the last") {
   ScratchDir dir;
   const std::string path = dir / "log";
   Process program({WEIR_LOG_PROGRAM, "killed", path});
@@ -91,7 +101,7 @@ TEST_CASE("kill -9 costs no line that a synchronous call has returned from, and 
   CHECK(program.wait() == 1000 + SIGKILL);
   std::size_t said = 1000;
   for (const char c : program.out()) said += c == '\n' ? 1 : 0;
-  const Lines lines = lines_of_file(path);
+  const Lines lines = lines_of_file_cut_short(path);
   CHECK(lines.size() >= 2 * said);
   CHECK(lines.size() <= 2 * said + 2);
 }

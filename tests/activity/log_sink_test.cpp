@@ -24,6 +24,7 @@
 
 #include "support/catch.hpp"
 #include "support/child.hpp"
+#include "support/fork_memory.hpp"
 #include "support/log_lines.hpp"
 #include "support/operations.hpp"
 #include "support/scratch_dir.hpp"
@@ -323,6 +324,21 @@ TEST_CASE("a piece that is only begun, and a file opened anew, need no newline")
   }
   CHECK(write(*sink, {"next"}) == 1);
   CHECK(content_of(path) == "next\n");
+}
+
+TEST_CASE("a piece of a line that another process has left is ended before the first line") {
+  ScratchDir dir;
+  const std::string path = dir / "log";
+  std::ofstream(path) << "whole\nhal";
+  const auto sink = open_file(path);
+  CHECK(write(*sink, {"first", "second"}) == 2);
+  CHECK(content_of(path) == "whole\nhal\nfirst\nsecond\n");
+  std::ofstream(path) << "hal";
+  REQUIRE(sink->reopen());
+  CHECK(write(*sink, {"third"}) == 1);
+  CHECK(content_of(path) == "hal\nthird\n");
+  CHECK(write(*open_file(path), {"fourth"}) == 1);
+  CHECK(content_of(path) == "hal\nthird\nfourth\n");
 }
 
 TEST_CASE("at a file's limit lines are counted, the program goes on, and whole lines follow when there is room") {

@@ -48,14 +48,14 @@ class Terminal {
     std::vector<char*> arguments;
     for (std::string& word : command) arguments.push_back(word.data());
     arguments.push_back(nullptr);
+    const weir::testing::EnvironmentBlock variables(environment);
     pid_ = ::fork();
     REQUIRE(pid_ >= 0);
     if (pid_ == 0) {
       ::setsid();
       const int slave = ::open(name.c_str(), O_RDWR);  // and it is the controlling terminal
       for (int fd = 0; fd < 3; ++fd) ::dup2(slave, fd);
-      for (const auto& [key, value] : environment) value.empty() ? ::unsetenv(key.c_str()) : ::setenv(key.c_str(), value.c_str(), 1);
-      ::execv(arguments[0], arguments.data());
+      ::execve(arguments[0], arguments.data(), variables.get());
       ::_exit(99);
     }
   }

@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/fork_memory.hpp"
 #include "weir/control.hpp"
 #include "weir/init.hpp"
 

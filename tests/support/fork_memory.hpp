@@ -1,6 +1,6 @@
 #pragma once
 // Memory in children: GCC 12's AddressSanitizer does not take its allocator's locks around fork, as malloc does. Here operator new does.
-// Replaces operator new where a sanitizer runs: for one source file of a test program.
+// Replaces operator new where that sanitizer runs: for one source file of a test program whose children allocate, or make threads.
 
 #include <pthread.h>
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 #include "support/sanitizers.hpp"
 
-#if defined(WEIR_TESTS_SANITIZED)
+#if defined(WEIR_TESTS_SANITIZED) && !defined(WEIR_TESTS_TSAN)
 namespace weir::testing {
 
 inline pthread_mutex_t allocation = PTHREAD_MUTEX_INITIALIZER;

@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,29 @@
 #include "support/catch.hpp"
 
 namespace weir::testing {
+
+/// Our environment with some variables set or, where the value is empty, unset: for execve(2). Made before a fork, because in
+/// the child of a process with threads nothing may allocate.
+class EnvironmentBlock {
+ public:
+  explicit EnvironmentBlock(const std::map<std::string, std::string>& changes) {
+    for (char** variable = environ; *variable != nullptr; ++variable) {
+      const std::string_view text = *variable;
+      if (!changes.contains(std::string(text.substr(0, text.find('='))))) texts_.emplace_back(text);
+    }
+    for (const auto& [name, value] : changes)
+      if (!value.empty()) texts_.push_back(name + "=" + value);
+    for (std::string& text : texts_) pointers_.push_back(text.data());
+    pointers_.push_back(nullptr);
+  }
+  EnvironmentBlock(const EnvironmentBlock&) = delete;
+  EnvironmentBlock& operator=(const EnvironmentBlock&) = delete;
+  char* const* get() const { return pointers_.data(); }
+
+ private:
+  std::vector<std::string> texts_;
+  std::vector<char*> pointers_;
+};
 
 class Process {
  public:
@@ -33,14 +57,14 @@ class Process {
     std::vector<char*> arguments;
     for (std::string& word : command) arguments.push_back(word.data());
     arguments.push_back(nullptr);
+    const EnvironmentBlock variables(environment);
     pid_ = ::fork();
     REQUIRE(pid_ >= 0);
     if (pid_ == 0) {
       ::dup2(in[0], 0);
       ::dup2(out[1], 1);
       ::dup2(err[1], 2);
-      for (const auto& [name, value] : environment) value.empty() ? ::unsetenv(name.c_str()) : ::setenv(name.c_str(), value.c_str(), 1);
-      ::execv(arguments[0], arguments.data());
+      ::execve(arguments[0], arguments.data(), variables.get());
       ::_exit(99);
     }
     for (const int fd : {in[0], out[1], err[1]}) ::close(fd);

@@ -18,6 +18,7 @@
 #include "support/catch.hpp"
 #include "support/child.hpp"
 #include "support/eventually.hpp"
+#include "support/fork_memory.hpp"
 #include "support/scripted_transport.hpp"
 #include "support/virtual_pacer.hpp"
 #include "weir/telemetry/payload.hpp"

@@ -28,6 +28,7 @@
 #include "support/child.hpp"
 #include "support/eventually.hpp"
 #include "support/fault_server.hpp"
+#include "support/fork_memory.hpp"
 #include "support/scratch_dir.hpp"
 #if defined(WEIR_TEST_OPENSSL)
 #include "support/tls.hpp"

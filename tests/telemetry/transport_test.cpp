@@ -15,6 +15,7 @@
 #include "support/audit_trail.hpp"
 #include "support/catch.hpp"
 #include "support/child.hpp"
+#include "support/fork_memory.hpp"
 #include "support/scratch_dir.hpp"
 
 using namespace weir;

@@ -9,6 +9,7 @@
 #include "support/catch.hpp"
 #include "support/child.hpp"
 #include "support/eventually.hpp"
+#include "support/fork_memory.hpp"
 #include "support/process.hpp"
 #include "support/running_collector.hpp"
 #include "support/sanitizers.hpp"

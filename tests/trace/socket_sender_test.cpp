@@ -15,6 +15,7 @@
 #include "nlohmann/json.hpp"
 #include "support/catch.hpp"
 #include "support/eventually.hpp"
+#include "support/fork_memory.hpp"
 #include "support/scratch_dir.hpp"
 #include "support/test_collector.hpp"
 #include "weir/trace/event.hpp"

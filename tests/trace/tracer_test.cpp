@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/fork_memory.hpp"
 #include "weir/trace/in_memory_sender.hpp"
 
 using weir::Context;
