@@ -3,6 +3,7 @@ option(WEIR_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(WEIR_BUILD_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
 option(WEIR_BUILD_BENCH "Build the benchmarks (script/bench runs them)" OFF)
 option(WEIR_INSTALL "Create the install rules" ${PROJECT_IS_TOP_LEVEL})
+option(WEIR_UNITY_BUILD "Compile the library a directory at a time: it builds faster, and runs slower" OFF)
 option(WEIR_WARNINGS_AS_ERRORS "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
 set(WEIR_SANITIZE "" CACHE STRING "Sanitizers to build with, as -fsanitize takes them (address,undefined or thread)")
 
@@ -25,7 +26,10 @@ if(PROJECT_IS_TOP_LEVEL)
 endif()
 
 add_library(weir_private INTERFACE)
-target_compile_options(weir_private INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor $<$<BOOL:${WEIR_WARNINGS_AS_ERRORS}>:-Werror>)
+target_compile_options(weir_private INTERFACE -Wall -Wextra -Wpedantic -Wnon-virtual-dtor $<$<BOOL:${WEIR_WARNINGS_AS_ERRORS}>:-Werror>)
+# Where files are compiled together, what is one's own is taken for the others'.
+set(weir_unity $<BOOL:$<TARGET_PROPERTY:UNITY_BUILD>>)
+target_compile_options(weir_private INTERFACE $<IF:${weir_unity},$<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>,-Wshadow>)
 # GCC 12 warns of its own std::string (bug 105329).
 target_compile_options(weir_private INTERFACE $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
 if(WEIR_SANITIZE)

@@ -10,11 +10,14 @@
 #include <iterator>
 #include <utility>
 
+#include "text/ascii.hpp"
+
 namespace weir::inline v0 {
 
 namespace {
 
-constexpr char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+using detail::lower;
+
 constexpr char fold(char c) noexcept { return c == '-' || c == ' ' ? '_' : lower(c); }
 constexpr bool is_lower(char c) noexcept { return c >= 'a' && c <= 'z'; }
 constexpr bool is_upper(char c) noexcept { return c >= 'A' && c <= 'Z'; }

@@ -18,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t max_depth = 16, max_groups = 1000;
+constexpr std::size_t max_groups = 1000;
 
 Error wrong(std::string message) { return Error{std::make_error_code(std::errc::invalid_argument), std::move(message)}; }
 
@@ -170,7 +170,8 @@ Result<AgentConfig> config_of_json(const json& document, const std::vector<Distr
 }  // namespace
 
 Result<AgentConfig> AgentConfig::parse(std::string_view text, const std::vector<Distribution>& distributions) {
-  if (detail::json_depth(text) > max_depth) return wrong("nested deeper than " + std::to_string(max_depth) + " levels");
+  if (detail::json_depth(text) > detail::max_json_depth)
+    return wrong("nested deeper than " + std::to_string(detail::max_json_depth) + " levels");
   try {
     return config_of_json(json::parse(text), distributions);
   } catch (const json::exception& error) {

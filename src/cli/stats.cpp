@@ -117,7 +117,7 @@ constexpr std::array counters{
 struct Row {
   std::string label, number;
 };
-struct Group {
+struct RowGroup {
   std::string name;
   std::vector<Row> rows;
 };
@@ -139,17 +139,17 @@ class Table {
     if (!value.is_primitive() || (!all_ && value.is_number() && value.get<double>() == 0)) return;
     std::string number = value.is_string() ? printable(value.get_ref<const std::string&>()) : value.dump();
     if (value.is_number() && unit == Unit::bytes) number = bytes_text(value.get<double>());
-    auto found = std::find_if(groups_.begin(), groups_.end(), [&](const Group& known) { return known.name == group; });
-    if (found == groups_.end()) found = groups_.insert(groups_.end(), Group{std::string(group), {}});
+    auto found = std::find_if(groups_.begin(), groups_.end(), [&](const RowGroup& known) { return known.name == group; });
+    if (found == groups_.end()) found = groups_.insert(groups_.end(), RowGroup{std::string(group), {}});
     found->rows.push_back({std::move(label), std::move(number)});
   }
   std::string text() const {
     std::size_t labels = 0, numbers = 0;
-    for (const Group& group : groups_) {
+    for (const RowGroup& group : groups_) {
       for (const Row& row : group.rows) labels = std::max(labels, row.label.size()), numbers = std::max(numbers, row.number.size());
     }
     std::string text;
-    for (const Group& group : groups_) {
+    for (const RowGroup& group : groups_) {
       text += (text.empty() ? "" : "\n") + group.name + "\n";
       for (const Row& row : group.rows) {
         text += "  " + row.label + std::string(labels + 2 - row.label.size() + numbers - row.number.size(), ' ') + row.number + "\n";
@@ -160,7 +160,7 @@ class Table {
 
  private:
   const bool all_;
-  std::vector<Group> groups_;
+  std::vector<RowGroup> groups_;
 };
 
 /// What is left of an object: its own numbers under `group`, what is in its objects under their names.

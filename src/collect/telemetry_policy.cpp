@@ -16,7 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t max_depth = 16;
 constexpr std::chrono::seconds default_interval = std::chrono::hours{1};
 constexpr std::chrono::seconds shortest_interval{1}, longest_interval = std::chrono::hours{24 * 30};
 
@@ -93,7 +92,8 @@ struct PolicyReader {
 };
 
 Result<TelemetryPolicy> TelemetryPolicy::parse(std::string_view text) {
-  if (detail::json_depth(text) > max_depth) return wrong("nested deeper than " + std::to_string(max_depth) + " levels");
+  if (detail::json_depth(text) > detail::max_json_depth)
+    return wrong("nested deeper than " + std::to_string(detail::max_json_depth) + " levels");
   try {
     return PolicyReader::policy(json::parse(text));
   } catch (const json::exception& error) {

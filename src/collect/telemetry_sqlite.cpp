@@ -16,7 +16,7 @@ namespace {
 using namespace sqlite;
 
 /// Times are nanoseconds since 1970. `updates` and `totals` are counts of what is there; instances.updates counts what came.
-constexpr const char* schema = R"(
+constexpr const char* telemetry_schema = R"(
 CREATE TABLE totals(instances INTEGER NOT NULL, updates INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO totals VALUES(0, 0, 0);
 CREATE TABLE instances(id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL,
@@ -37,7 +37,7 @@ class SqliteBackend final : public TelemetryBackend {
 
   Result<void> open() {
     const std::string doing = "cannot open the telemetry database '" + options_.path + "'";
-    if (auto opened = open_database(database_, options_.path, doing, {telemetry_application, 1, schema}); !opened) return opened;
+    if (auto opened = open_database(database_, options_.path, doing, {telemetry_application, 1, telemetry_schema}); !opened) return opened;
     try {
       database_.run("PRAGMA synchronous = FULL");
       Statement totals(database_, "SELECT instances, updates, bytes FROM totals");

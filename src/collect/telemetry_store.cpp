@@ -20,12 +20,11 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t max_depth = 16;
 constexpr std::size_t max_key = 256;       // bytes, of a series
 constexpr std::size_t max_update_id = 64;  // bytes
 constexpr std::chrono::seconds full_pause{60};
 
-Error wrong(std::string message) { return Error{std::make_error_code(std::errc::invalid_argument), std::move(message)}; }
+Error bad_update(std::string message) { return Error{std::make_error_code(std::errc::invalid_argument), std::move(message)}; }
 
 std::string error_json(std::string_view message) {
   std::string text = "{\"error\":";
@@ -68,24 +67,25 @@ class Numbers {
 
 /// The body as JSON, its invalid UTF-8 repaired.
 Result<json> parse(std::string_view body) {
-  if (detail::json_depth(body) > max_depth) return wrong("the body is nested deeper than " + std::to_string(max_depth) + " levels");
+  if (detail::json_depth(body) > detail::max_json_depth)
+    return bad_update("the body is nested deeper than " + std::to_string(detail::max_json_depth) + " levels");
   const auto parsed = [](std::string_view text) -> Result<json> {
     try {
       return json::parse(text);
     } catch (const json::exception&) {
-      return wrong("the body is no JSON");
+      return bad_update("the body is no JSON");
     }
   };
   Result<json> document = parsed(body);
   if (!document && !detail::valid_utf8(body)) document = parsed(detail::repair_utf8(body));
-  if (document && !document->is_object()) return wrong("the body is no JSON object");
+  if (document && !document->is_object()) return bad_update("the body is no JSON object");
   return document;
 }
 
 /// Checks the members and says what is wrong with one.
 Result<detail::TelemetryUpdate> update_of(const InstanceId& id, const json& document, Timestamp now) {
   const auto wrong_member = [](std::string_view name, std::string_view should) {
-    return wrong("member \"" + std::string(name) + "\" should be " + std::string(should));
+    return bad_update("member \"" + std::string(name) + "\" should be " + std::string(should));
   };
   const auto text_of = [&](const char* name) -> const std::string* {
     const auto member = document.find(name);
@@ -100,7 +100,7 @@ Result<detail::TelemetryUpdate> update_of(const InstanceId& id, const json& docu
   update.received = update.time = now;
   if (document.contains("timestamp")) {
     const std::string* const text = text_of("timestamp");
-    const auto time = text != nullptr ? parse_time(*text) : Result<Timestamp>(wrong(""));
+    const auto time = text != nullptr ? parse_time(*text) : Result<Timestamp>(bad_update(""));
     if (!time) return wrong_member("timestamp", "a time, as 2026-01-02T15:04:05Z");
     update.time = std::min(*time, now);
   }
@@ -161,7 +161,7 @@ TelemetryStore::~TelemetryStore() = default;
 Result<TelemetryStore> TelemetryStore::open(TelemetryStoreOptions options) {
   if (options.max_instances == 0 || options.max_updates == 0 || options.max_instance_bytes == 0 || options.max_bytes == 0 ||
       options.max_age <= std::chrono::seconds{0}) {
-    return wrong("cannot open a telemetry store: each of its bounds must be at least 1");
+    return bad_update("cannot open a telemetry store: each of its bounds must be at least 1");
   }
   options.max_age = std::min(options.max_age, std::chrono::seconds{std::chrono::hours{24 * 36500}});
   Logger& logger = options.logger != nullptr ? *options.logger : stderr_logger();

@@ -19,7 +19,7 @@ namespace {
 using namespace sqlite;
 
 /// Times are nanoseconds since 1970; ids are in the order of completion. `totals` is what is there.
-constexpr const char* schema = R"(
+constexpr const char* traces_schema = R"(
 CREATE TABLE totals(traces INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO totals VALUES(0, 0);
 CREATE TABLE traces(id INTEGER PRIMARY KEY, trace_id TEXT NOT NULL UNIQUE, service TEXT NOT NULL, name TEXT NOT NULL,
@@ -42,7 +42,7 @@ class SqliteRows final : public TraceRows {
       return Error{std::make_error_code(std::errc::device_or_resource_busy),
                    doing + ": another collector is using it. Name another file, or end that collector"};
     }
-    if (auto opened = open_database(database_, path_, doing, {traces_application, 1, schema}); !opened) return opened;
+    if (auto opened = open_database(database_, path_, doing, {traces_application, 1, traces_schema}); !opened) return opened;
     try {
       database_.run("PRAGMA synchronous = NORMAL");
       database_.run("PRAGMA journal_size_limit = 16777216");

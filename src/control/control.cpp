@@ -21,6 +21,7 @@
 #include "control/settings.hpp"
 #include "net/unix_socket.hpp"
 #include "telemetry/fork_handler.hpp"
+#include "text/ascii.hpp"
 #include "text/json.hpp"
 #include "weir/control.hpp"
 #include "weir/core/detail/immortal.hpp"
@@ -40,10 +41,7 @@ std::string_view variable(const char* name) {
 }
 
 bool is_one_of(std::string_view text, std::initializer_list<std::string_view> words) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return std::find(words.begin(), words.end(), lower) != words.end();
+  return std::find(words.begin(), words.end(), detail::lower(text)) != words.end();
 }
 
 bool is_on(std::string_view value) { return is_one_of(value, {"1", "true"}); }

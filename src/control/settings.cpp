@@ -20,7 +20,7 @@ namespace {
 
 using Type = ControlValue::Type;
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string json;
   detail::append_json_string(json, text.substr(0, 100));
   return json;
@@ -72,7 +72,7 @@ std::optional<std::string> wrong_patterns(const ControlValue& value) {
     const auto stars = static_cast<std::size_t>(std::count(pattern.begin(), pattern.end(), '*'));
     if (pattern.empty()) return "has an empty pattern, which matches nothing";
     if (pattern.size() > max_pattern_bytes || pattern.size() - stars > detail::Glob::max_bytes)
-      return "has a pattern that is too long: " + quoted(pattern) + "…";
+      return "has a pattern that is too long: " + in_quotes(pattern) + "…";
   }
   return std::nullopt;
 }

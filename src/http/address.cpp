@@ -5,6 +5,8 @@
 #include <optional>
 #include <system_error>
 
+#include "text/ascii.hpp"
+
 namespace weir::inline v0::http {
 
 namespace {
@@ -14,12 +16,6 @@ std::optional<std::uint16_t> port_of(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
   if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
   return port;
-}
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return result;
 }
 
 bool host_character(char c) {
@@ -47,7 +43,7 @@ Result<Address> Address::parse(std::string_view text) {
     const bool valid =
         !host.empty() && std::all_of(host.begin(), host.end(), [&](char c) { return host_character(c) || (brackets && c == ':'); });
     if (given && valid) {
-      address.host = lower(host);
+      address.host = detail::lower(host);
       address.port = *given;
       return address;
     }
@@ -59,7 +55,7 @@ Result<Address> Address::parse(std::string_view text) {
 std::string Address::to_string() const { return path.empty() ? bracketed(host) + ":" + std::to_string(port) : "unix:" + path; }
 
 bool names_host(const Address& address, std::string_view host) {
-  const std::string given = lower(host);
+  const std::string given = detail::lower(host);
   // The port stands behind the last colon, unless that is one of an IPv6 address.
   const std::size_t colon = given.rfind(':');
   const bool with_port = colon != std::string::npos && (given.front() != '[' || given[colon - 1] == ']');

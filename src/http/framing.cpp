@@ -7,18 +7,14 @@
 #include <optional>
 #include <utility>
 
+#include "text/ascii.hpp"
+
 namespace weir::inline v0::http {
 
 namespace {
 
 constexpr std::size_t max_chunk_line = 256, max_trailers = 4096;
 constexpr std::array<std::string_view, 6> used_headers{"accept", "accept-encoding", "content-encoding", "content-type", "host", "origin"};
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return result;
-}
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
@@ -129,17 +125,17 @@ void RequestFrame::read_head(std::string_view head) {
         line.substr(0, colon).find_first_of(" \t") != line.npos) {
       return fail(400, "a header line is malformed");
     }
-    const std::string name = lower(line.substr(0, colon));
+    const std::string name = detail::lower(line.substr(0, colon));
     const std::string_view value = trimmed(line.substr(colon + 1));
     if (name == "content-length") {
       if (length) return fail(400, "Content-Length is there twice");
       length = number_of(value, 10);
       if (!length) return fail(400, "Content-Length is no number");
     } else if (name == "transfer-encoding") {
-      if (chunked || lower(value) != "chunked") return fail(501, "of transfer encodings, chunked is known");
+      if (chunked || detail::lower(value) != "chunked") return fail(501, "of transfer encodings, chunked is known");
       chunked = true;
     } else if (name == "expect") {
-      expects_ = lower(value) == "100-continue";
+      expects_ = detail::lower(value) == "100-continue";
     } else if (std::find(used_headers.begin(), used_headers.end(), name) != used_headers.end()) {
       head_.append(name).append(": ").append(value).append("\r\n");
     }

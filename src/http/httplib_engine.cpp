@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "text/ascii.hpp"
+
 #include "http/engine.hpp"
 
 namespace weir::inline v0::http {
@@ -111,8 +113,7 @@ class HttplibEngine final : public Engine, private httplib::Server {
     std::string type = from.get_header_value("Content-Type");
     type.resize(std::min(type.size(), type.find(';')));
     while (!type.empty() && (type.back() == ' ' || type.back() == '\t')) type.pop_back();
-    for (char& c : type) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    request.content_type = std::move(type);
+    request.content_type = detail::lower(type);
     return request;
   }
 

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "text/ascii.hpp"
+
 namespace weir::inline v0::detail {
 
 namespace {
@@ -20,16 +22,10 @@ void complain(Logger& logger, std::string_view name, std::string_view value, std
   logger.log(Logger::Level::warning, std::string(name) + "=" + std::string(value) + " is ignored: " + std::string(advice));
 }
 
-bool equals_ignoring_case(std::string_view text, std::string_view lower) {
-  return std::equal(text.begin(), text.end(), lower.begin(), lower.end(),
-                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b; });
-}
-
 bool is_set(const char* name, Logger& logger) {
   const std::string_view value = variable(name);
-  if (value == "1" || equals_ignoring_case(value, "true")) return true;
-  if (!value.empty() && value != "0" && !equals_ignoring_case(value, "false"))
-    complain(logger, name, value, "it takes true and false, 1 and 0");
+  if (value == "1" || lower(value) == "true") return true;
+  if (!value.empty() && value != "0" && lower(value) != "false") complain(logger, name, value, "it takes true and false, 1 and 0");
   return false;
 }
 

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "text/ascii.hpp"
 #include "text/json.hpp"
 #include "text/json_depth.hpp"
 
@@ -116,9 +117,7 @@ std::string inner_uid(pid_t pid, std::string uid) {
 }
 
 bool is_true(std::string_view value) {
-  std::string lower(value);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  const std::string lower = detail::lower(value);
   return lower == "1" || lower == "true";
 }
 

@@ -12,7 +12,7 @@ constexpr auto longest_wait = std::chrono::hours{24};
 
 Error wrong(std::string what) { return {std::make_error_code(std::errc::invalid_argument), "process detector: " + std::move(what)}; }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   constexpr std::size_t enough = 64;
   return '"' + std::string(text.substr(0, enough)) + (text.size() > enough ? "…\"" : "\"");
 }
@@ -28,8 +28,8 @@ std::optional<Error> list_error(std::string_view list, const std::vector<std::st
       return wrong(name + " has an entry of " + std::to_string(text.size()) + " bytes; the limit is " +
                    std::to_string(ProcessFilters::max_text));
     if (text.find('\0') != text.npos)
-      return wrong(name + ": " + quoted(text.c_str()) + " goes on after a NUL, which no process can have there");
-    if (paths && text.front() != '/') return wrong(name + ": " + quoted(text) + " is no absolute path; begin it with '/'");
+      return wrong(name + ": " + in_quotes(text.c_str()) + " goes on after a NUL, which no process can have there");
+    if (paths && text.front() != '/') return wrong(name + ": " + in_quotes(text) + " is no absolute path; begin it with '/'");
   }
   return std::nullopt;
 }
@@ -39,11 +39,13 @@ std::optional<Error> options_error(const DetectorOptions& options) {
   if (auto error = list_error("filters.executables", filters.executables, false)) return error;
   for (const std::string& glob : filters.executables) {
     if (glob.front() != '/' && glob.front() != '*' && glob.front() != '?')
-      return wrong("filters.executables: " + quoted(glob) + " matches no path, as paths begin with '/'; write " + quoted("*/" + glob));
+      return wrong("filters.executables: " + in_quotes(glob) + " matches no path, as paths begin with '/'; write " +
+                   in_quotes("*/" + glob));
   }
   if (auto error = list_error("filters.environment", filters.environment, false)) return error;
   for (const std::string& variable : filters.environment) {
-    if (variable.front() == '=') return wrong("filters.environment: " + quoted(variable) + " names no variable; write NAME or NAME=VALUE");
+    if (variable.front() == '=')
+      return wrong("filters.environment: " + in_quotes(variable) + " names no variable; write NAME or NAME=VALUE");
   }
   if (filters.uids.size() > ProcessFilters::max_entries)
     return wrong("filters.uids has " + std::to_string(filters.uids.size()) + " entries; the limit is " +
@@ -52,7 +54,7 @@ std::optional<Error> options_error(const DetectorOptions& options) {
   if (auto error = list_error("filters.excluded_paths", filters.excluded_paths, true)) return error;
   if (auto error = list_error("environment", options.environment, false)) return error;
   for (const std::string& name : options.environment) {
-    if (name.find('=') != name.npos) return wrong("environment: " + quoted(name) + " is no name of a variable, as it contains '='");
+    if (name.find('=') != name.npos) return wrong("environment: " + in_quotes(name) + " is no name of a variable, as it contains '='");
   }
   if (auto error = list_error("files", options.files, true)) return error;
   if (options.minimum_age.count() < 0 || options.minimum_age > longest_wait) return wrong("minimum_age must be from 0 to 24 hours");

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "net/unix_socket.hpp"
+#include "text/ascii.hpp"
 
 namespace weir::inline v0::detail {
 
@@ -18,12 +19,6 @@ constexpr std::chrono::milliseconds longest_try{10'000};
 
 Error invalid(std::string message) { return {std::make_error_code(std::errc::invalid_argument), std::move(message)}; }
 
-char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = lower(c);
-  return result;
-}
 bool is_alphanumeric(char c) noexcept { return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z'); }
 bool is_token(std::string_view text) noexcept {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {

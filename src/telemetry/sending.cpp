@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdio>
 
+#include "text/ascii.hpp"
 #include "text/utf8.hpp"
 
 namespace weir::inline v0::detail {
@@ -18,8 +19,6 @@ std::string_view trimmed(std::string_view text) noexcept {
   if (begin == text.npos) return {};
   return text.substr(begin, text.find_last_not_of(spaces) - begin + 1);
 }
-
-char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 struct Date {
   char month[4] = {};

@@ -8,6 +8,9 @@
 
 namespace weir::inline v0::detail {
 
+/// What weir allows in texts that others write.
+inline constexpr std::size_t max_json_depth = 16;
+
 /// The number of arrays and objects that are open at once, at most. Any text; what is no JSON has some depth, too.
 inline std::size_t json_depth(std::string_view text) noexcept {
   std::size_t depth = 0, deepest = 0;

@@ -8,15 +8,11 @@
 #include <system_error>
 #include <utility>
 
+#include "text/ascii.hpp"
+
 namespace weir::inline v0::detail {
 
 namespace {
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return result;
-}
 
 /// `text` as a number times the factor of one of the units.
 template <std::size_t N>

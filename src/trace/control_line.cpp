@@ -14,9 +14,9 @@ using nlohmann::json;
 const ControlValue no_value;
 
 /// The array is depth 1, an object in it depth 2; what is deeper is left out.
-class Reader final : public nlohmann::json_sax<json> {
+class ControlReader final : public nlohmann::json_sax<json> {
  public:
-  explicit Reader(ControlLine& line) : line_(line) {}
+  explicit ControlReader(ControlLine& line) : line_(line) {}
 
   bool null() override { return take({}); }
   bool boolean(bool given) override {
@@ -126,7 +126,7 @@ const ControlValue& ControlLine::option(std::string_view key) const noexcept {
 
 std::optional<ControlLine> parse_control_line(std::string_view text) {
   ControlLine line;
-  Reader reader(line);
+  ControlReader reader(line);
   if (!json::sax_parse(text.begin(), text.end(), &reader)) return std::nullopt;
   return line;
 }

@@ -18,7 +18,7 @@ using simdjson::dom::element;
 using simdjson::dom::element_type;
 
 constexpr std::size_t first_capacity = 4096, max_line = 64u << 10;  // what the parser keeps is 15 times as much
-constexpr std::size_t max_depth = 17;                               // containers, with the event itself; decode_event() allows as many
+constexpr std::size_t parser_depth = 17;                            // containers, with the event itself; decode_event() allows as many
 
 /// simdjson 3.0 refuses half a surrogate pair, but does not promise that.
 bool names_surrogates(std::string_view line) noexcept {
@@ -54,7 +54,7 @@ struct SimdReader::Impl {
     if (size <= capacity) return true;
     const std::size_t wanted = std::max(first_capacity, std::bit_ceil(size));
     capacity = 0;
-    if (parser.allocate(wanted, max_depth) != simdjson::SUCCESS) return false;
+    if (parser.allocate(wanted, parser_depth) != simdjson::SUCCESS) return false;
     padded.resize(wanted + simdjson::SIMDJSON_PADDING);
     numbers.reserve(wanted);
     capacity = wanted;

@@ -7,6 +7,7 @@
 
 #include "net/line_splitter.hpp"
 #include "net/unix_socket.hpp"
+#include "view/view_line.hpp"
 #include "weir/view/view_client.hpp"
 
 namespace weir::inline v0 {
@@ -15,7 +16,6 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr std::size_t max_line = 1u << 20;
 constexpr std::string_view request = "[\"stats\"]\n", answer_begin = "[\"stats\",";
 
 /// What ["stats",…] says; empty for any other line.
@@ -59,8 +59,8 @@ Result<std::string> ViewClient::stats(std::chrono::milliseconds timeout) const {
   }
   (void)net::send_some(fd.get(), request.data(), request.size());  // an empty socket takes it; a closed one shows below
 
-  net::BufferBudget budget{2 * max_line, 0};
-  net::LineSplitter lines(max_line, budget);
+  net::BufferBudget budget{2 * detail::max_view_line, 0};
+  net::LineSplitter lines(detail::max_view_line, budget);
   std::vector<char> buffer(64u << 10);
   std::string_view line;
   do {

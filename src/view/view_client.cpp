@@ -12,12 +12,11 @@
 
 #include "net/line_splitter.hpp"
 #include "net/unix_socket.hpp"
+#include "view/view_line.hpp"
 
 namespace weir::inline v0 {
 
 namespace {
-
-constexpr std::size_t max_line = 1u << 20;
 
 /// The n of ["dropped",n]; 0 for any other line.
 std::uint64_t dropped_count(std::string_view line) {
@@ -91,8 +90,8 @@ Result<void> ViewClient::receive(const StopToken& stop, const std::function<void
   }
   if (on_connected_) on_connected_();
 
-  net::BufferBudget budget{2 * max_line, 0};
-  net::LineSplitter lines(max_line, budget);
+  net::BufferBudget budget{2 * detail::max_view_line, 0};
+  net::LineSplitter lines(detail::max_view_line, budget);
   std::string_view line;
   std::vector<char> buffer(64u << 10);
   while (!stop.stop_requested()) {

@@ -20,6 +20,7 @@
 #include "net/unix_socket.hpp"
 #include "text/json.hpp"
 #include "view/line_log.hpp"
+#include "view/view_line.hpp"
 #include "view/viewer_queues.hpp"
 
 namespace weir::inline v0 {
@@ -28,9 +29,9 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 using detail::LineBlock;
+using detail::max_view_line;
 using detail::WriteBatch;
 
-constexpr std::size_t max_line = 1u << 20;      // with its newline; the original's client gives up on a longer one
 constexpr std::size_t small_batch = 32u << 10;  // after fewer bytes than that the next ones are waited for
 constexpr timespec batch_pause{0, 200'000};     // that long
 constexpr std::size_t max_past = 1u << 30;      // bytes of a replay
@@ -173,7 +174,7 @@ struct ViewServer::Impl {
       std::size_t bytes = 0;
       const std::size_t limit = std::min(options.max_queued_bytes, max_past);
       for (auto span = past.spans.rbegin(); span != past.spans.rend(); ++span) {
-        std::string line = bytes <= limit ? line_of(*span, std::min(max_line, limit)) : std::string();
+        std::string line = bytes <= limit ? line_of(*span, std::min(max_view_line, limit)) : std::string();
         bytes += line.size();
         if (line.empty() || bytes > limit) {
           ++lost;
@@ -200,7 +201,7 @@ struct ViewServer::Impl {
       const std::string stats = stats_source();
       if (stats.empty() || stats.find('\n') != std::string::npos) throw std::invalid_argument("its text is not one line");
       text = "[\"stats\"," + stats + "]\n";
-      if (text.size() > std::min(max_line, options.max_queued_bytes)) throw std::length_error("its text is too long");
+      if (text.size() > std::min(max_view_line, options.max_queued_bytes)) throw std::length_error("its text is too long");
     };
     if (!guarded(ask, "cannot tell the counters, the callback of on_stats failed")) return;
 
@@ -468,7 +469,7 @@ Result<void> ViewServer::start(const StopToken& stop) {
 void ViewServer::broadcast(const Span& span) {
   Impl& impl = *impl_;
   const bool wanted = conn_count() != 0;  // who comes from here on gets what is broadcast later
-  const std::string line = wanted ? line_of(span, std::min(max_line, impl.options.max_queued_bytes)) : std::string();
+  const std::string line = wanted ? line_of(span, std::min(max_view_line, impl.options.max_queued_bytes)) : std::string();
   bool wake = false;
   {
     std::lock_guard lock(impl.mutex);
