@@ -3,7 +3,7 @@ option(WEIR_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(WEIR_BUILD_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
 option(WEIR_BUILD_BENCH "Build the benchmarks (script/bench runs them)" OFF)
 option(WEIR_INSTALL "Create the install rules" ${PROJECT_IS_TOP_LEVEL})
-option(WEIR_UNITY_BUILD "Compile the library a directory at a time: it builds faster, and runs slower" OFF)
+option(WEIR_UNITY_BUILD "Compile library and command a directory at a time: builds faster, runs slower" OFF)
 option(WEIR_WARNINGS_AS_ERRORS "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
 set(WEIR_SANITIZE "" CACHE STRING "Sanitizers to build with, as -fsanitize takes them (address,undefined or thread)")
 

@@ -31,11 +31,7 @@ class LineFile {
     const char* const end = lines.back().text.data() + lines.back().text.size();
     std::string_view text(begin, static_cast<std::size_t>(end - begin));
     const std::lock_guard lock(mutex_);
-    if (torn_) {
-      std::string_view newline = "\n";
-      if (!write_all(newline, error)) return 0;
-      torn_ = false;
-    }
+    if (torn_ && !end_line(error)) return 0;
     if (write_all(text, error)) return lines.size();
     torn_ = text.data() != begin && text.data()[-1] != '\n';
     std::size_t whole = 0;
@@ -45,11 +41,19 @@ class LineFile {
   /// `torn`: the file ends in a piece of a line. Returns the descriptor that it had, which is the caller's.
   int exchange(int descriptor, bool torn = false) noexcept {
     const std::lock_guard lock(mutex_);
+    const int before = std::exchange(descriptor_, descriptor);
     torn_ = torn;
-    return std::exchange(descriptor_, descriptor);
+    std::error_code ignored;  // the next write tries again
+    if (torn_) end_line(ignored);
+    return before;
   }
 
  private:
+  bool end_line(std::error_code& error) noexcept {
+    std::string_view newline = "\n";
+    torn_ = !write_all(newline, error);
+    return !torn_;
+  }
   /// Removes from `text` what was written.
   bool write_all(std::string_view& text, std::error_code& error) noexcept {
     detail::HeldSignals signals;
@@ -97,11 +101,12 @@ bool is_torn(int descriptor) noexcept {
   bool torn = false;
   off_t before = 0;
   for (int looks = 0; looks < 5 && !torn; ++looks) {
+    const off_t size = ::lseek(reading, 0, SEEK_END);
     char last = '\n';
-    if (::fstat(reading, &status) != 0 || ::pread(reading, &last, 1, status.st_size - 1) != 1 || last == '\n') break;
-    torn = status.st_size == before;  // or another process is in the middle of a write, which one of nothing waits for
-    before = status.st_size;
-    (void)!::write(descriptor, "", 0);
+    if (size <= 0 || ::pread(reading, &last, 1, size - 1) != 1 || last == '\n') break;
+    torn = size == before;
+    before = size;
+    (void)!::write(descriptor, "", 0);  // waits for another process in the middle of a write, on most file systems
   }
   ::close(reading);
   return torn;

@@ -365,9 +365,9 @@ int dispatch(std::vector<std::string> arguments) {
       if (command.front().starts_with('-') && !run.remaining().empty()) throw CLI::ExtrasError({command.front()});
     }
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // help, version
-    // CLI11 would say that a subcommand is missing.
+    // CLI11 would say that a subcommand is missing, or show help that was not asked for.
     const bool unknown = app.get_subcommands().empty() && !first.empty();
+    if (error.get_exit_code() == 0 && (!unknown || first.starts_with('-'))) return app.exit(error);  // help, version
     std::string name = "weir";
     for (const CLI::App* subcommand : app.get_subcommands()) name += " " + subcommand->get_name();
     const std::string what = unknown ? "There is no '" + first + "'" : one_line(error.what());

@@ -12,10 +12,6 @@
 //
 // Ids that are 16 lower-case hex digits are 8 bytes, all others text. Numbers have as many bytes as they need.
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -29,42 +25,11 @@
 #include "collect/chunk_arena.hpp"
 #include "collect/packed_span.hpp"
 #include "collect/text_table.hpp"
+#include "text/hex.hpp"
 #include "trace/event_view.hpp"
 #include "weir/core/attribute.hpp"
 
 namespace weir::inline v0::detail {
-
-/// Reads exactly 16 lower-case hex digits.
-inline bool read_hex(const char* in, std::uint64_t& value) noexcept {
-#if defined(__SSE2__)
-  const auto at_most = [](__m128i bytes, char limit) { return _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(limit)), bytes); };
-  const __m128i text = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in));
-  const __m128i digit = _mm_sub_epi8(text, _mm_set1_epi8('0')), letter = _mm_sub_epi8(text, _mm_set1_epi8('a'));
-  const __m128i is_digit = at_most(digit, 9), is_letter = at_most(letter, 5);
-  const __m128i ten = _mm_set1_epi8(10);
-  const __m128i nibbles = _mm_or_si128(_mm_and_si128(is_digit, digit), _mm_and_si128(is_letter, _mm_add_epi8(letter, ten)));
-  const __m128i pairs = _mm_or_si128(_mm_slli_epi16(nibbles, 4), _mm_srli_epi16(nibbles, 8));
-  const __m128i bytes = _mm_packus_epi16(_mm_and_si128(pairs, _mm_set1_epi16(0xff)), _mm_setzero_si128());
-  value = __builtin_bswap64(static_cast<std::uint64_t>(_mm_cvtsi128_si64(bytes)));
-  return _mm_movemask_epi8(_mm_or_si128(is_digit, is_letter)) == 0xffff;
-#else  // eight at once
-  constexpr std::uint64_t ones = 0x0101010101010101, tops = 0x80 * ones;
-  const auto from = [](std::uint64_t x, unsigned char least) { return x + (0x80u - least) * ones; };  // top bit: a byte is that or more
-  std::uint64_t wrong = 0;
-  value = 0;
-  for (int half = 0; half < 2; ++half) {
-    std::uint64_t x = 0;
-    std::memcpy(&x, in + 8 * half, sizeof x);
-    wrong |= x | ~((from(x, '0') & ~from(x, '9' + 1)) | (from(x, 'a') & ~from(x, 'f' + 1)));
-    x = ((x & 0x0f * ones) + 9 * (x >> 6 & ones)) & 0x0f * ones;
-    x = __builtin_bswap64(x);
-    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
-    x = (x | x >> 8) & 0x0000ffff0000ffff;
-    value = value << 32 | ((x | x >> 16) & 0xffffffff);
-  }
-  return (wrong & tops) == 0;
-#endif
-}
 
 /// The id of a span. A view of its text, if it is one.
 struct IdRef {

@@ -3,9 +3,8 @@
 #include <cstring>
 #include <utility>
 
-#include "text/ascii.hpp"
-
 #include "http/engine.hpp"
+#include "text/ascii.hpp"
 
 namespace weir::inline v0::http {
 

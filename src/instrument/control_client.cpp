@@ -172,7 +172,7 @@ std::string joined(const json& errors) {
 }
 
 std::optional<json> parsed(std::string_view line) {
-  if (detail::json_depth(line) > 16) return std::nullopt;
+  if (detail::json_depth(line) > detail::max_json_depth) return std::nullopt;
   json value = json::parse(line, nullptr, false);
   if (!value.is_object()) return std::nullopt;
   return value;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "text/json_depth.hpp"
 #include "weir/core/version.hpp"
 
 namespace weir::inline v0::detail {
@@ -30,7 +31,7 @@ struct JsonMember {
 /// What a text is that is no object of members.
 enum class JsonProblem : std::uint8_t { none, no_json, too_deep, no_object };
 
-inline constexpr std::size_t max_json_depth = 16, max_texts = 10'000;
+inline constexpr std::size_t max_texts = 10'000;
 
 /// Fills in the members that are asked for by their names; the last of a name counts. Throws std::bad_alloc.
 JsonProblem read_members(std::string_view text, std::span<JsonMember> members);

@@ -3,9 +3,9 @@
 #include <charconv>
 #include <cstring>
 
+#include "text/hex.hpp"
 #include "text/json.hpp"
 #include "text/plain.hpp"
-#include "weir/core/ids.hpp"
 #include "weir/trace/detail/name_table.hpp"
 
 namespace weir::inline v0::detail {
@@ -14,19 +14,6 @@ namespace {
 
 /// More than all of a line takes that is not text of the record's.
 constexpr std::size_t line_room = 256;
-
-/// Sixteen digits, as put_hex() writes them, at once.
-char* put_id(char* to, std::uint64_t value) noexcept {
-#if defined(__SSE2__)
-  const __m128i bytes = _mm_cvtsi64_si128(static_cast<long long>(__builtin_bswap64(value)));
-  const __m128i nibbles = _mm_and_si128(_mm_unpacklo_epi8(_mm_srli_epi16(bytes, 4), bytes), _mm_set1_epi8(15));
-  const __m128i letters = _mm_and_si128(_mm_cmpgt_epi8(nibbles, _mm_set1_epi8(9)), _mm_set1_epi8('a' - '9' - 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_add_epi8(_mm_add_epi8(nibbles, _mm_set1_epi8('0')), letters));
-#else
-  put_hex(to, value);
-#endif
-  return to + 16;
-}
 
 /// Writes `text` where there is room for it as it is, or takes what was written into `out` and appends it. Returns where to go on: there
 /// is room for line_room more.
@@ -59,8 +46,8 @@ std::string_view JsonNames::add(std::uint32_t id) {
 /// The digits that both lines have.
 struct SpanLines::Ids {
   explicit Ids(const SpanRecord& record) noexcept {
-    put_id(span, record.span);
-    put_id(put_id(trace, record.trace_high), record.trace_low);
+    write_hex(span, record.span);
+    write_hex(write_hex(trace, record.trace_high), record.trace_low);
   }
   char* put(char* to) const noexcept {
     to = detail::put(to, std::string_view(span, sizeof span));
@@ -72,7 +59,7 @@ struct SpanLines::Ids {
 
 char* SpanLines::put_start(char* to, const SpanRecord& span, const Ids& ids, std::string_view name, Timestamp time) {
   to = ids.put(put(to, R"({"type":0,"span_id":")"));
-  if (span.parent != 0) to = put_id(put(to, R"(","parent_id":")"), span.parent);
+  if (span.parent != 0) to = write_hex(put(to, R"(","parent_id":")"), span.parent);
   to = put(put(put(to, R"(","name":")"), name), R"(","kind":)");
   to = std::to_chars(to, to + max_number_size, span.kind).ptr;
   return put(times_.write(put(to, R"(,"time":")"), time), "\"}\n");

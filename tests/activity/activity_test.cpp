@@ -20,6 +20,7 @@
 
 #include "support/catch.hpp"
 #include "support/child.hpp"
+#include "support/fork_memory.hpp"
 #include "support/operations.hpp"
 #include "support/trackers.hpp"
 #include "weir/activity/tracker.hpp"
@@ -610,15 +611,18 @@ TEST_CASE("after a fork parent and child each end the activities that were open"
 
 TEST_CASE("a child that is forked while other threads use activities goes on to use them") {
   std::atomic<bool> stop{false};
+  std::atomic<int> running{0};
   std::vector<std::thread> threads;
   for (int i = 0; i < 3; ++i)
     threads.emplace_back([&] {
       StartTracker own;
+      ++running;
       while (!stop) {
         Activity activity = own.start(nowhere, "run", "on");
         own.begun.clear();
       }
     });
+  while (running < 3) std::this_thread::yield();
   for (int i = 0; i < 20; ++i) {
     const Child child = in_a_child(
         [&] {

@@ -330,9 +330,10 @@ TEST_CASE("a piece of a line that another process has left is ended before the f
   ScratchDir dir;
   const std::string path = dir / "log";
   std::ofstream(path) << "whole\nhal";
-  const auto sink = open_file(path);
+  const auto sink = open_file(path), other = open_file(path);
   CHECK(write(*sink, {"first", "second"}) == 2);
-  CHECK(content_of(path) == "whole\nhal\nfirst\nsecond\n");
+  CHECK(write(*other, {"third"}) == 1);
+  CHECK(content_of(path) == "whole\nhal\nfirst\nsecond\nthird\n");
   std::ofstream(path) << "hal";
   REQUIRE(sink->reopen());
   CHECK(write(*sink, {"third"}) == 1);

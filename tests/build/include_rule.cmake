@@ -20,7 +20,7 @@ set(may_text core)
 set(may_net core)
 set(may_http core)
 set(may_cli core operation activity telemetry trace collect view bridge instrument net)
-set(may_use_text activity telemetry trace collect view bridge net http cli testing instrument control)
+set(may_use_text activity telemetry trace collect view bridge net http cli testing instrument control init)
 set(may_use_net telemetry trace collect view http instrument control)
 set(may_use_http collect view)
 

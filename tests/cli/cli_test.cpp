@@ -220,6 +220,7 @@ TEST_CASE("wrong usage exits 2 with one line that helps") {
       {Words{"collect", "--socket", "/x/a.sock", "--view-socket", "/x/../x/a.sock"}, "'/x/a.sock' is the socket for services"},
       {Words{"run", "--socket", "a.sock", "--view-socket", "./a.sock", "--", "true"}, "is the socket for services"},
       {Words{"help", "dance"}, "There is no 'dance'"},
+      {Words{"dance", "--help"}, "There is no 'dance'"},
       {Words{"view", "--last", "-1"}, "--last"},
       {Words{"view", "--last", "all"}, "'all'"},
       {Words{"view", "--print", "json"}, "--print"},

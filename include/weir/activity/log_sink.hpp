@@ -41,8 +41,8 @@ std::shared_ptr<LogSink> stderr_sink();
 
 /// A file that lines are appended to, each batch in one write. Several processes may append to one file. What could not be
 /// written whole (the disk is full; Linux ends the write of a process that is killed, or exits while its threads log, at a page
-/// of the file) may leave a piece of a line, which the next write ends with a newline, be it of another process that opens the
-/// file. Thread-safety: shared: safe.
+/// of the file) may leave a piece of a line, which the next write ends with a newline; a piece of another process is ended when
+/// the file is opened, if it can be read. Thread-safety: shared: safe.
 class FileSink final : public LogSink {
  public:
   /// Creates the file, readable for its owner and group, if it is not there. Error: from open(2), naming the file. Throws
