@@ -1,5 +1,5 @@
 # weir_unity(TARGET): compiles a target's sources a directory at a time, which takes less than half the time (WEIR_UNITY_BUILD).
-# Not for measuring: GCC inlines less in large files. Call it when all sources are listed.
+# Not for measuring: hot paths are slower so. Call it when all sources are listed.
 function(weir_unity target)
   if(NOT WEIR_UNITY_BUILD)
     return()
