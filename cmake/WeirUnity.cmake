@@ -1,4 +1,4 @@
-# weir_unity(TARGET): compiles a target's sources a directory at a time, which takes less than half the time (WEIR_UNITY_BUILD).
+# weir_unity(TARGET): compiles a target's sources a directory at a time, which takes about half the time (WEIR_UNITY_BUILD).
 # Not for measuring: hot paths are slower so. Call it when all sources are listed.
 function(weir_unity target)
   if(NOT WEIR_UNITY_BUILD)
