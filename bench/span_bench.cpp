@@ -89,6 +89,14 @@ void child(benchmark::State& state) {
   });
 }
 
+[[gnu::always_inline]] inline void set_attributes(weir::ScopedSpan& span, std::string_view method, std::string_view path,
+                                                  std::string_view customer, std::uint64_t rows) {
+  span.set("method", method);
+  span.set("path", path);
+  span.set("customer", customer);
+  span.set("rows", static_cast<std::int64_t>(rows));
+}
+
 void child_with_attributes(benchmark::State& state) {
   const weir::ScopedSpan above = tracer().enter("GET /api/users");
   weir::Tracer& here = tracer();
@@ -96,10 +104,7 @@ void child_with_attributes(benchmark::State& state) {
   bench::escape(&method), bench::escape(&path), bench::escape(&customer);
   measure_spans(state, here, 1, [&](std::uint64_t i) {
     weir::ScopedSpan span = here.enter("UserRepository.FindByID");
-    span.set("method", method);
-    span.set("path", path);
-    span.set("customer", customer);
-    span.set("rows", static_cast<std::int64_t>(i));
+    set_attributes(span, method, path, customer, i);
     bench::escape(&span);
   });
 }
@@ -133,6 +138,18 @@ void child_of_one_not_sampled(benchmark::State& state) {
   });
 }
 
+void attributes_of_one_not_sampled(benchmark::State& state) {
+  const weir::ContextScope scope(weir::Context(weir::TraceId{1, 2}, weir::SpanId{3}, false));
+  weir::Tracer& here = tracer();
+  std::string_view method = bench::peers::method, path = bench::peers::path, customer = bench::peers::customer;
+  bench::escape(&method), bench::escape(&path), bench::escape(&customer);
+  measure_spans(state, here, 0, [&](std::uint64_t i) {
+    weir::ScopedSpan span = here.enter("UserRepository.FindByID");
+    set_attributes(span, method, path, customer, i);
+    bench::escape(&span);
+  });
+}
+
 void off(benchmark::State& state) {
   static weir::Tracer nothing;
   weir::Tracer& here = *bench::hide(&nothing);
@@ -160,6 +177,7 @@ std::vector<bench::Row> bench::rows() {
        .goal_throughput = 1.9},
       {.name = "span, not sampled", .run = not_sampled, .limit = limit, .peers = {"OpenTelemetry, not sampled"}, .goal_ns = 3},
       {.name = "span, child of one not sampled", .run = child_of_one_not_sampled, .limit = limit, .goal_ns = 3},
+      {.name = "span, child of one not sampled, 3 strings and an integer", .run = attributes_of_one_not_sampled, .limit = limit},
       {.name = "span, not sampled by a rate limit", .run = not_sampled_by_limit, .limit = limit},
       {.name = "span, not sampled by a rule", .run = not_sampled_by_rule, .limit = limit},
       {.name = "span, off",

@@ -3,8 +3,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <algorithm>
-#include <limits>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -244,115 +242,6 @@ TEST_CASE("spans that always end on another thread do not use up the table of op
   CHECK(sink.spans().size() == 200);
 }
 
-TEST_CASE("attributes are typed, and rendered as text") {
-  InMemorySender sink;
-  Tracer tracer{sink};
-  {
-    ScopedSpan span = tracer.enter("x");
-    span.set("string", std::string("temp") + "orary");
-    span.set("literal", "text");
-    span.set("empty", "");
-    span.set("int", -42);
-    span.set("max", std::numeric_limits<std::int64_t>::max());
-    span.set("min", std::numeric_limits<std::int64_t>::min());
-    span.set("unsigned", 7u);
-    span.set("double", 0.1);
-    span.set("whole", 3.0);
-    span.set("yes", true);
-    span.set("no", false);
-    span.set(std::string("run") + "time", 1);
-  }
-  const Span span = sink.spans().at(0);
-  const weir::StringAttributes expected{{"string", "temporary"},
-                                        {"literal", "text"},
-                                        {"empty", ""},
-                                        {"int", "-42"},
-                                        {"max", "9223372036854775807"},
-                                        {"min", "-9223372036854775808"},
-                                        {"unsigned", "7"},
-                                        {"double", "0.1"},
-                                        {"whole", "3"},
-                                        {"yes", "true"},
-                                        {"no", "false"},
-                                        {"runtime", "1"}};
-  CHECK(span.attrs == expected);
-}
-
-TEST_CASE("strings of every length keep their bytes") {
-  InMemorySender sink;
-  Tracer tracer{sink, {.max_attribute_bytes = 100'000}};
-  std::string text;
-  for (int i = 0; i < 600; ++i) text += static_cast<char>('a' + i % 26);
-  for (std::size_t size = 0; size <= 600; ++size) {
-    ScopedSpan span = tracer.enter("x");
-    const std::string exact(text, 0, size);  // its end is the end of its memory, for the sanitizer
-    span.set("a", exact);
-    span.set("n", static_cast<int>(size));
-    span.set("b", std::string_view(exact));
-  }
-  {
-    ScopedSpan span = tracer.enter("large");
-    span.set("large", std::string(50'000, 'x'));
-    span.set("after", 1);
-  }
-  const auto spans = sink.spans();
-  REQUIRE(spans.size() == 602);
-  for (std::size_t size = 0; size <= 600; ++size) {
-    CHECK(spans[size].attrs.at("a") == text.substr(0, size));
-    CHECK(spans[size].attrs.at("b") == text.substr(0, size));
-    CHECK(spans[size].attrs.at("n") == std::to_string(size));
-  }
-  CHECK(spans[601].attrs.at("large").size() == 50'000);
-  CHECK(spans[601].attrs.at("after") == "1");
-}
-
-TEST_CASE("limits cut attributes, between characters, and count them") {
-  InMemorySender sink;
-  Tracer tracer{sink, {.max_attributes = 128, .max_attribute_bytes = 5}};
-  {
-    ScopedSpan span = tracer.enter("x");
-    span.set("cut", "abcd\xc3\xa9");
-    for (int i = 0; i < 200; ++i) span.set("key" + std::to_string(i), i);
-    span.set("key5", "again");
-  }
-  const Span span = sink.spans().at(0);
-  CHECK(span.attrs.size() == 128);
-  CHECK(span.attrs.at("cut") == "abcd");
-  CHECK(span.attrs.at("key126") == "126");
-  CHECK(span.attrs.count("key127") == 0);
-  CHECK(span.attrs.at("key5") == "again");
-  CHECK(tracer.stats().truncated_attributes == 1 + 73);
-}
-
-TEST_CASE("the last value of a key counts, however often it is set") {
-  InMemorySender sink;
-  Tracer tracer{sink};
-  {
-    ScopedSpan span = tracer.enter("x");
-    span.set("first", "kept");
-    for (int i = 0; i < 10'000; ++i) span.set("progress", i);
-    span.set("last", "kept too");
-    span.set("progress", "done");
-  }
-  const Span span = sink.spans().at(0);
-  CHECK(span.attrs == weir::StringAttributes{{"first", "kept"}, {"last", "kept too"}, {"progress", "done"}});
-  CHECK(tracer.stats().truncated_attributes == 0);
-}
-
-TEST_CASE("attributes given at the start are recorded as if set, and what changed in them counts") {
-  InMemorySender sink;
-  Tracer tracer{sink};
-  {
-    ScopedSpan span = tracer.enter("x", SpanKind::sql, {{"a", 1}, {"b", "text"}, {"c", true}});
-    span.set("a", 2);
-    const ScopedSpan child = tracer.enter(span.context(), "y", SpanKind::http, {{"d", 0.5}});
-  }
-  const auto spans = sink.spans();
-  CHECK(named(spans, "x").kind == SpanKind::sql);
-  CHECK(named(spans, "x").attrs == weir::StringAttributes{{"a", "2"}, {"b", "text"}, {"c", "true"}});
-  CHECK(named(spans, "y").attrs == weir::StringAttributes{{"d", "0.5"}});
-}
-
 TEST_CASE("names whose places in the cache are taken are found all the same") {
   InMemorySender sink;
   Tracer tracer{sink};
@@ -373,18 +262,6 @@ TEST_CASE("names whose places in the cache are taken are found all the same") {
     CHECK(spans[i].name == texts[i % 1000]);
     CHECK(spans[i].attrs == weir::StringAttributes{{"name", "1"}});
   }
-}
-
-TEST_CASE("fail marks a span") {
-  InMemorySender sink;
-  Tracer tracer{sink};
-  {
-    ScopedSpan span = tracer.enter("x");
-    span.fail("timeout");
-  }
-  const Span span = sink.spans().at(0);
-  CHECK(span.failed());
-  CHECK(span.attrs.at("error.message") == "timeout");
 }
 
 TEST_CASE("end is idempotent, and nothing is set after it") {

@@ -83,15 +83,16 @@ class Ticker {
   /// `source`: not Source::clock.
   constexpr explicit Ticker(Source source) noexcept : source_(source), clock_(nullptr) {}
 
-  std::uint64_t now() const noexcept {
+  [[gnu::always_inline]] std::uint64_t now() const noexcept {
     if (source_ == Source::tsc) [[likely]]
       return read_tsc();
-    return source_ == Source::steady ? steady() : static_cast<std::uint64_t>(clock_->now().time_since_epoch().count());
+    return now_slowly();
   }
   Source source() const noexcept { return source_; }
 
  private:
-  static std::uint64_t steady() noexcept {
+  [[gnu::noinline]] std::uint64_t now_slowly() const noexcept {
+    if (source_ == Source::clock) return static_cast<std::uint64_t>(clock_->now().time_since_epoch().count());
     return static_cast<std::uint64_t>(
         std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
   }

@@ -77,17 +77,15 @@ class ScopedSpan {
     with_parent,       // the same, but what it holds of its explicit parent has to be released
     not_sampled,       // the first of a trace that is not sampled, in the ambient context
     root_not_sampled,  // the same, and nothing was ambient before: it restores what every thread begins with
-    plain,             // has a slot, its attributes are in inline_, none of them was cut
+    plain,             // has a slot; its attributes are in inline_, and what fits there is within its tracer's limits
     special,           // anything else: ends on the slow path
   };
   struct Parent {
     detail::ContextDataRef data;
     detail::OperationRef operation;
   };
-  static constexpr std::uint32_t inline_bytes = 448;
+  static constexpr std::uint32_t inline_bytes = detail::inline_attribute_bytes;
   static constexpr std::size_t max_attribute_bytes = detail::max_record_bytes - sizeof(detail::SpanRecord) - 16;
-  // Of left_: one attribute, one of 8 bytes of room, and the bits that show when something does not fit.
-  static constexpr std::uint64_t one_attribute = 1u << 17, one_word = 1, no_room = ~std::uint64_t{0x7ffeffff};
 
   void start(Tracer& tracer, Name name, SpanKind kind) noexcept;
   bool begin_child(std::uint64_t tracer_id, Name name, SpanKind kind) noexcept;
@@ -103,20 +101,29 @@ class ScopedSpan {
   void decline(const detail::Position& parent) noexcept;
   void refuse(const detail::SpanSection& section, const detail::Position& parent) noexcept;
   void become_special() noexcept;
-  std::uint32_t find_key(detail::ThreadRing* ring, Name key) const noexcept;
   void set_all(const Attributes& attributes) noexcept;
-  void put_text(std::uint32_t key, std::string_view text) noexcept;
-  void put_word(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept;
-  bool fits(std::uint64_t words) const noexcept { return ((left_ - one_attribute - words) & no_room) == 0; }
-  std::byte* take_room(std::uint64_t words) noexcept;
-  void put_text_slowly(std::uint32_t key, std::string_view text) noexcept;
-  void put_word_slowly(std::uint32_t key, AttributeValue::Type type, std::uint64_t word) noexcept;
-  bool make_room_slowly(std::uint32_t key, std::size_t bytes) noexcept;
-  bool make_room(std::size_t bytes) noexcept;
+  void put_text(Name key, std::string_view text) noexcept;
+  void put_word(Name key, AttributeValue::Type type, std::uint64_t word) noexcept;
+  std::byte* take_room(Name key, AttributeValue::Type type, std::size_t size) noexcept;
+  std::byte* append(std::uint32_t key, AttributeValue::Type type, std::size_t size, std::size_t end) noexcept;
+  /// size_, once a value of `size` bytes has been appended.
+  std::size_t size_with(std::size_t size) const noexcept { return detail::padded(size_ + 8 + size); }
+  void put_text_slowly(Name key, std::string_view text) noexcept;
+  void put_word_slowly(Name key, AttributeValue::Type type, std::uint64_t word) noexcept;
+  std::byte* take_room_slowly(Name key, AttributeValue::Type type, std::size_t size) noexcept;
+  bool make_room(std::uint32_t key, std::size_t size) noexcept;
+  bool grow(std::size_t needed) noexcept;
   void merge_equal_keys() noexcept;
+  void remove(std::size_t at) noexcept;
+  std::uint64_t word_at(std::size_t at) noexcept;
+  std::uint32_t key_at(std::size_t at) noexcept { return detail::attribute_key(word_at(at)); }
+  std::size_t bytes_at(std::size_t at) noexcept { return 8 + detail::padded(detail::attribute_bytes(word_at(at))); }
   bool quick() const noexcept;
   bool end_quickly(State next) noexcept;
-  void write(detail::ThreadRing& ring, const std::byte* attributes, std::uint64_t bytes) noexcept;
+  void write(detail::ThreadRing& ring, const std::byte* attributes) noexcept;
+  std::uint64_t record_bytes() const noexcept {
+    return (sizeof record_ + size_ + detail::record_alignment - 1) & ~(detail::record_alignment - 1);
+  }
   void finish() noexcept;
   void finish_slowly() noexcept;
   void destroy() noexcept;
@@ -127,11 +134,8 @@ class ScopedSpan {
   void restore_context_slowly() noexcept;
 
   State ended() const noexcept { return thread_ != nullptr ? State::done : State::with_parent; }
-  bool on_heap() const noexcept { return end_ != inline_ + inline_bytes; }
-  std::uint32_t capacity() const noexcept { return on_heap() ? heap_bytes_ : inline_bytes; }
-  std::byte* attributes() const noexcept { return end_ - capacity(); }
-  std::uint32_t size() const noexcept { return capacity() - 8 * static_cast<std::uint16_t>(left_); }
-  std::uint32_t count() const noexcept { return limits_.count - static_cast<std::uint32_t>(left_ / one_attribute); }
+  std::byte* attributes() noexcept { return state_ == State::special && heap_ != nullptr ? heap_ : inline_; }
+  std::uint32_t capacity() const noexcept { return heap_ != nullptr ? heap_bytes_ : inline_bytes; }  // of a special one
 
   // A constructor writes what its span needs, and no more.
   State state_ = State::off;
@@ -140,13 +144,14 @@ class ScopedSpan {
   bool first_;                   // of its trace here: it changed the ambient context's flags
   bool root_;                    // and its trace; only if first_
   std::uint8_t previous_flags_;  // only if first_
-  // Room for attributes: bits 0..15 words, 17..30 attributes; 0 while it takes none. What there is ends at `end_`.
-  std::uint64_t left_ = 0;
-  std::byte* end_;
-  detail::AttributeLimits limits_;
-  std::uint32_t heap_bytes_;
-  std::uint32_t truncated_;      // attributes; only of a special one
+  std::uint32_t size_;           // of its attributes: bytes, a multiple of 8
   detail::ThreadRing* ring_;     // where its slot is; alive as long as the slot is taken
+  std::uint32_t count_;          // of its attributes. Not beside size_: GCC would add to both at once, which takes longer
+  // Only of a special one.
+  detail::AttributeLimits limits_;
+  std::uint32_t truncated_;      // attributes, cut or left out
+  std::uint32_t heap_bytes_;     // at `heap_`; only if there is one
+  std::byte* heap_;              // where its attributes are; nullptr: in `inline_`
   std::uint64_t tracer_id_;      // without a slot
   std::uint64_t generation_;     // without a slot: of the process it began in
   detail::ThreadState* thread_;  // whose ambient context it is; nullptr: nobody's

@@ -19,22 +19,28 @@ constexpr std::size_t padded(std::size_t size) noexcept { return (size + 7) & ~s
 #pragma GCC diagnostic ignored "-Wstringop-overread"
 #endif
 
+/// Stores a word, best aligned to 8. Unlike memcpy it tells the compiler that nothing else changes but words: what it knows of
+/// other variables it need not read again. Who reads the word reads words or bytes.
+[[gnu::always_inline]] inline void store_word(std::byte* out, std::uint64_t word) noexcept {
+  using Word [[gnu::aligned(1)]] = std::uint64_t;
+  *reinterpret_cast<Word*>(out) = word;
+}
+
 /// Copies `text` to `out`, best aligned to 8, and pads it with zeros to a multiple of 8. Short texts, which are most, without a
 /// call, and as whole words, so that who reads words afterwards need not wait for the stores.
 [[gnu::always_inline]] inline void copy_padded(std::byte* out, std::string_view text) noexcept {
   const char* in = text.data();
   const std::size_t size = text.size();
   if (size > 16) {
-    const std::uint64_t zero = 0;
-    std::memcpy(out + padded(size) - 8, &zero, 8);
+    store_word(out + padded(size) - 8, 0);
     std::memcpy(out, in, size);
   } else if (size > 8) {
     std::uint64_t head = 0, tail = 0;
     std::memcpy(&head, in, 8);
     std::memcpy(&tail, in + size - 8, 8);
-    tail >>= (16 - size) * 8;
-    std::memcpy(out, &head, 8);
-    std::memcpy(out + 8, &tail, 8);
+    store_word(out, head);
+    asm("" : : "m"(*reinterpret_cast<const char(*)[8]>(out)));  // or GCC joins the words first, which takes longer than two stores
+    store_word(out + 8, tail >> (0 - size * 8) % 64);
   } else if (size > 0) {
     std::uint64_t word = 0;
     if (size == 8) {
@@ -44,11 +50,15 @@ constexpr std::size_t padded(std::size_t size) noexcept { return (size + 7) & ~s
       std::memcpy(&head, in, 4);
       std::memcpy(&tail, in + size - 4, 4);
       word = head | static_cast<std::uint64_t>(tail) << (size - 4) * 8;
+    } else if (size >= 2) {
+      std::uint16_t head = 0, tail = 0;
+      std::memcpy(&head, in, 2);
+      std::memcpy(&tail, in + size - 2, 2);
+      word = head | static_cast<std::uint64_t>(tail) << (size - 2) * 8;
     } else {
-      const auto byte = [in](std::size_t i) { return static_cast<std::uint64_t>(static_cast<unsigned char>(in[i])); };
-      word = byte(0) | byte(size / 2) << size / 2 * 8 | byte(size - 1) << (size - 1) * 8;
+      word = static_cast<unsigned char>(in[0]);
     }
-    std::memcpy(out, &word, 8);
+    store_word(out, word);
   }
 }
 

@@ -62,7 +62,7 @@ struct TracerEntry {
   std::shared_ptr<Sender> sender;  // guarded by the process's mutex
   std::chrono::milliseconds stop_timeout{};
   Ticker ticker{Ticker::Source::steady};
-  AttributeLimits limits;
+  AttributeLimits limits{};
   std::uint64_t id_seed = 0;  // guarded by the process's mutex: of the next ring; 0: random
   std::atomic<bool> stopped{false};
   std::atomic<std::uint32_t> refusals{0};  // attempts since the sender refused a ring; 0: it did not

@@ -191,9 +191,7 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
 
 [[gnu::always_inline]] inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name,
                                                      SpanKind kind, SpanId span) noexcept {
-  limits_ = ring.limits();
-  left_ = limits_.count * one_attribute + inline_bytes / 8;
-  end_ = inline_ + inline_bytes;
+  count_ = size_ = 0;
   record_.trace_high = trace.high;
   record_.trace_low = trace.low;
   record_.parent = parent.value;
@@ -204,6 +202,8 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   ring_ = &ring;
   state_ = State::plain;
   slot_ = static_cast<std::uint8_t>(ring.try_open_slot(record_));
+  if (ring.has_tight_limits()) [[unlikely]]
+    become_special();
 }
 
 [[gnu::noinline, gnu::cold]] inline void ScopedSpan::begin_without_slot(std::uint64_t tracer_id) noexcept {
@@ -217,9 +217,13 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   generation_ = detail::process().generation();
 }
 
-inline void ScopedSpan::become_special() noexcept {
-  if (state_ == State::plain) truncated_ = 0;
+/// Requires: its slot is taken, or it begins just now.
+[[gnu::noinline, gnu::cold]] inline void ScopedSpan::become_special() noexcept {
+  if (state_ == State::special) return;
   state_ = State::special;
+  limits_ = ring_->limits();
+  truncated_ = 0;
+  heap_ = nullptr;
 }
 
 /// Not recorded.
@@ -252,12 +256,12 @@ inline Context ScopedSpan::context() const noexcept {
   return state_ == State::plain && ring_ == thread.ring && thread.tracer_id != detail::SpanSection::busy_id;
 }
 
-/// Requires: room in the ring. `size`: of the attributes; there is room for 16 bytes more.
-[[gnu::always_inline]] inline void ScopedSpan::write(detail::ThreadRing& ring, const std::byte* attributes, std::uint64_t size) noexcept {
+/// Requires: room in the ring, and for 16 bytes more after the attributes.
+[[gnu::always_inline]] inline void ScopedSpan::write(detail::ThreadRing& ring, const std::byte* attributes) noexcept {
   const std::uint64_t end = ring.ticks();
-  const std::uint64_t bytes = (sizeof record_ + size + detail::record_alignment - 1) & ~(detail::record_alignment - 1);
+  const std::uint64_t bytes = record_bytes();
   std::byte* out = ring.place();
-  const std::uint64_t header = detail::record_header(bytes, detail::RecordType::span, count(), record_.name);
+  const std::uint64_t header = detail::record_header(bytes, detail::RecordType::span, count_, record_.name);
   std::memcpy(out, &header, sizeof header);
   std::memcpy(out + 8, &end, sizeof end);
   std::memcpy(out + 16, reinterpret_cast<const std::byte*>(&record_) + 16, sizeof record_ - 16);
@@ -278,10 +282,9 @@ inline Context ScopedSpan::context() const noexcept {
   if (!ring_->has_room(sizeof record_ + inline_bytes + detail::record_alignment)) [[unlikely]]
     return false;
   state_ = next;
-  const std::uint32_t size = inline_bytes - 8 * static_cast<std::uint16_t>(left_);
   const std::uint64_t zero = 0;
-  std::memcpy(inline_ + size, &zero, sizeof zero);  // what is copied ends at a multiple of 16
-  write(*ring_, inline_, size);
+  std::memcpy(inline_ + size_, &zero, sizeof zero);  // what is copied ends at a multiple of 16
+  write(*ring_, inline_);
   ring_->close_slot(slot_);
   if (thread_ != nullptr) restore_context(thread);
   return true;
@@ -312,8 +315,7 @@ inline Context ScopedSpan::context() const noexcept {
 }
 
 [[gnu::noinline]] inline void ScopedSpan::finish() noexcept {
-  if (!quick() || !end_quickly(ended())) return finish_slowly();
-  left_ = 0;
+  if (!quick() || !end_quickly(ended())) finish_slowly();
 }
 
 /// Requires: a SpanSection.
@@ -344,6 +346,7 @@ inline Context ScopedSpan::context() const noexcept {
   detail::ThreadState& thread = detail::thread_state;
   const bool reentrant = thread.tracer_id == detail::SpanSection::busy_id;
   const State state = state_;
+  std::byte* const all = attributes();
   state_ = ended();
   if (state == State::root_not_sampled) {
     root_ = first_ = true;
@@ -362,12 +365,9 @@ inline Context ScopedSpan::context() const noexcept {
       }
       if (ring != nullptr) {
         if (state == State::special && truncated_ != 0) ring->count_truncated(truncated_);
-        const std::uint32_t bytes = size();
         const std::uint64_t zero = 0;
-        std::memcpy(attributes() + bytes, &zero, sizeof zero);
-        if (ring->reserve(sizeof record_ + (bytes + detail::record_alignment - 1) / detail::record_alignment * detail::record_alignment)) {
-          write(*ring, attributes(), bytes);
-        }
+        std::memcpy(all + size_, &zero, sizeof zero);
+        if (ring->reserve(record_bytes())) write(*ring, all);
       }
       if (slotted && ring == ring_) {
         ring_->close_slot(slot_);
@@ -375,9 +375,7 @@ inline Context ScopedSpan::context() const noexcept {
         ring_->abandon_slot(slot_);
       }
     }
-    if (on_heap()) std::free(attributes());
-    end_ = inline_ + inline_bytes;
-    left_ = 0;
+    if (all != inline_) std::free(all);
   }
   if (thread_ == &thread && !reentrant) restore_context_slowly();
 }

@@ -26,11 +26,13 @@
 namespace weir::inline v0::detail {
 
 struct AttributeLimits {
-  std::uint32_t count = 128;
-  std::uint32_t bytes = 4096;
+  std::uint32_t count, bytes;
+
+  friend bool operator==(const AttributeLimits&, const AttributeLimits&) = default;
 };
 
 inline constexpr unsigned no_slot = open_slots;
+inline constexpr std::uint32_t inline_attribute_bytes = 448;  // that a ScopedSpan has room for
 
 /// Thread-safety: the owning thread, unless a function says otherwise.
 class alignas(128) ThreadRing {
@@ -60,17 +62,20 @@ class alignas(128) ThreadRing {
   /// Makes the ring the calling thread's, for one tracer. `fork_generation`: of the process it is used in.
   void adopt(std::uint64_t tracer_id, const Ticker& ticker, const AttributeLimits& limits, std::uint64_t fork_generation,
              Wake wake_reader) noexcept {
-    // A thread that ends a span of the ring's last owner may just be reading these two. Then they stay as they are.
+    // A thread that has a span of the ring's last owner may just be reading these three. Then they stay as they are.
     if (tracer_id_ != tracer_id) tracer_id_ = tracer_id;
     if (generation_ != fork_generation) generation_ = fork_generation;
+    if (limits_ != limits) limits_ = limits;
+    tight_limits_ = limits.count < inline_attribute_bytes / 8 || limits.bytes < inline_attribute_bytes;
     ticker_ = ticker;
-    limits_ = limits;
     wake_ = wake_reader;
   }
 
   std::uint64_t tracer_id() const noexcept { return tracer_id_; }
   std::uint64_t generation() const noexcept { return generation_; }
   const AttributeLimits& limits() const noexcept { return limits_; }
+  /// Whether attributes may exceed them that fit into a ScopedSpan without an allocation.
+  bool has_tight_limits() const noexcept { return tight_limits_; }
   std::uint64_t ticks() const noexcept { return ticker_.now(); }
 
   /// Distinct in this ring: an odd multiple of a counter, xor a key of the ring's own, for which 0 would come after 2^63 of them.
@@ -277,8 +282,8 @@ class alignas(128) ThreadRing {
   std::uint64_t free_ = ~std::uint64_t{0};  // slots of open spans; may miss abandoned ones
   std::uint64_t span_count_ = 0, span_key_ = 0, trace_keys_[2] = {};
   Ticker ticker_;
-  AttributeLimits limits_;
-  bool fixed_ids_ = false;
+  AttributeLimits limits_{};
+  bool tight_limits_ = true, fixed_ids_ = false;
   std::uint64_t tracer_id_ = 0, generation_ = 0;
   std::uint64_t woken_at_ = UINT64_MAX;
   Wake wake_ = nullptr;
