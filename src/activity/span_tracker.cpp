@@ -46,7 +46,7 @@ struct SpanTracker::Following final : Tracking {
       : span(tracer, context, name), redactor(its_redactor) {}
 
   void failed(const ActivityError& error) override {
-    if (errors++ != 0) return;
+    if (errors++ != 0 || !span.recording()) return;
     std::string buffer;
     span.fail(redactor.redact_text(error.text, buffer) ? buffer : error.text);
     if (const std::string type = detail::error_type(error); !type.empty()) span.set("error.type", type);
@@ -54,6 +54,7 @@ struct SpanTracker::Following final : Tracking {
 
   void changed(ActivityChange& change) override {
     ++changes;
+    if (!span.recording()) return;
     std::string buffer;
     span.set("change_id", detail::redacted(redactor, change.id(), buffer));
   }

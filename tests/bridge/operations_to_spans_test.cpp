@@ -38,17 +38,19 @@ thread_local std::uint64_t allocations = 0;
 
 namespace {
 
+std::uint64_t described = 0;
+
 struct Request {
   static constexpr std::string_view name = "http.request";
   static constexpr SpanKind kind = SpanKind::http;
   struct Args {
     std::string_view method, route;
     std::string title() const { return std::string(method) + " " + std::string(route); }
-    void describe(AttributeSink& sink) const { sink.set("method", method); }
+    void describe(AttributeSink& sink) const { sink.set("method", method), ++described; }
   };
   struct Result {
     int status = 0;
-    void describe(AttributeSink& sink) const { sink.set("status", status); }
+    void describe(AttributeSink& sink) const { sink.set("status", status), ++described; }
   };
 };
 
@@ -66,6 +68,10 @@ struct Unending {  // its Result cannot be made up
     explicit Result(int) {}
     void describe(AttributeSink& sink) const { sink.set("result", true); }
   };
+};
+
+struct CacheHit {
+  void describe(AttributeSink& sink) const { sink.set("cache.hit", true), ++described; }
 };
 
 /// A tracer into memory, and a root with the bridge installed.
@@ -156,8 +162,10 @@ TEST_CASE("what data events describe goes to the span of the operation they are 
   {
     Op<Request> request{{"GET", "/"}};
     Op<Query> query{{"select 1"}};
+    query.emit(CacheHit{});
     query.emit(Failure{"locked"});
   }
+  CHECK(bridged.span("Query").attrs.at("cache.hit") == "true");
   CHECK(bridged.span("Query").attrs.at("error.message") == "locked");
   CHECK_FALSE(bridged.span("GET /").failed());
 }
@@ -284,14 +292,24 @@ TEST_CASE("an operation finished by another thread gives its thread the ambient 
   CHECK(bridged.spans()[0].attrs.at("status") == "500");
 }
 
-TEST_CASE("what is not sampled is not recorded, and neither is anything below it") {
+TEST_CASE("what is not sampled is not recorded or described, and neither is anything below it") {
   Bridged bridged;
+  const std::uint64_t before = described;
   {
     ContextScope scope(Context(TraceId{1, 2}, SpanId{3}, false));
     Op<Request> request{{"GET", "/"}};
     Op<Query> query{{"select 1"}};
+    request.emit(CacheHit{});
+    request.finish({.status = 200});
   }
   CHECK(bridged.spans().empty());
+  CHECK(described == before);
+  bridged.tracer.set_sampler(Sampler::never());
+  {
+    Op<Request> request{{"GET", "/"}};
+    request.finish({.status = 200});
+  }
+  CHECK(described == before);
 }
 
 TEST_CASE("operations that become spans allocate nothing in the long run") {

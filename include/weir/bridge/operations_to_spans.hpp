@@ -5,10 +5,10 @@
 //
 // The span's name is title() of the operation's Args, else the operation's name; its kind is the operation's. What Args,
 // Result and the data events emitted on it describe becomes its attributes (a Failure marks it as failed); an exception that
-// leaves the operation's scope marks it as failed, too. Its parent is the span of the nearest operation above; where there is
-// none, or a ContextScope is nearer, the thread's ambient context. An operation that is its thread's current one makes its
-// span the thread's ambient context, so that spans entered by hand nest below it. One bridge per root: two would nest their
-// spans into each other's traces.
+// leaves the operation's scope marks it as failed, too. Where the span is not recorded, nothing is asked to describe itself. Its parent is
+// the span of the nearest operation above; where there is none, or a ContextScope is nearer, the thread's ambient context. An operation
+// that is its thread's current one makes its span the thread's ambient context, so that spans entered by hand nest below it. One bridge per
+// root: two would nest their spans into each other's traces.
 
 #include <memory>
 #include <new>
@@ -37,8 +37,10 @@ class OperationsToSpans final : public Observer {
     auto* open = new (std::nothrow)
         Open(tracer_, ambient ? detail::ContextAccess::make(around, {}, {}) : above->span.context(), name, operation.kind());
     if (open == nullptr) return;
-    Attributes attributes(open->span);
-    args.describe(attributes);
+    if (open->span.recording()) {
+      Attributes attributes(open->span);
+      args.describe(attributes);
+    }
     if (operation.implicit()) {
       open->thread = &detail::thread_state;
       open->previous = around;
@@ -50,7 +52,7 @@ class OperationsToSpans final : public Observer {
   /// What a data event describes becomes attributes of the span it is emitted on: a Failure marks it as failed.
   void data(Operation& operation, const EventView& event) override {
     auto* open = static_cast<Open*>(operation.attachment(this));
-    if (open == nullptr) return;
+    if (open == nullptr || !open->span.recording()) return;
     Attributes attributes(open->span);
     event.describe(attributes);
     open->failed |= attributes.failed;
@@ -59,9 +61,11 @@ class OperationsToSpans final : public Observer {
   void finished(Operation& operation, const EventView& result) override {
     auto* open = static_cast<Open*>(operation.attachment(this));
     if (open == nullptr) return;
-    Attributes attributes(open->span);
-    result.describe(attributes);
-    if (open->thread == &detail::thread_state && operation.unwinding() && !open->failed) open->span.fail("left by an exception");
+    if (open->span.recording()) {
+      Attributes attributes(open->span);
+      result.describe(attributes);
+      if (open->thread == &detail::thread_state && operation.unwinding() && !open->failed) open->span.fail("left by an exception");
+    }
     leave(*open);
     open->span.end();
   }
