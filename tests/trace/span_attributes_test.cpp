@@ -113,7 +113,7 @@ TEST_CASE("limits cut attributes, between characters, and count them") {
 TEST_CASE("whatever the limits, the last value of each key is kept, of as many keys as they allow") {
   std::mt19937_64 random(1);
   const auto below = [&](std::size_t limit) { return static_cast<std::size_t>(random() % limit); };
-  static constexpr std::size_t counts[] = {0, 1, 3, 40, 55, 56, 57, 128, 255}, lengths[] = {0, 5, 300, 439, 440, 447, 448, 449, 4096};
+  static constexpr std::size_t counts[] = {0, 1, 3, 40, 55, 56, 57, 128, 255}, lengths[] = {0, 5, 300, 439, 440, 447, 448, 449, 600};
   for (int round = 0; round < 500; ++round) {
     const std::size_t most = counts[below(std::size(counts))], longest = lengths[below(std::size(lengths))];
     const std::size_t keys = 1 + below(below(2) == 0 ? 8 : 300), kinds = 1 + below(4), texts = 1 + below(below(2) == 0 ? 1 : 900);
@@ -169,6 +169,35 @@ TEST_CASE("the last value of a key counts, however often it is set") {
   const Span span = sink.spans().at(0);
   CHECK(span.attrs == weir::StringAttributes{{"first", "kept"}, {"last", "kept too"}, {"progress", "done"}});
   CHECK(tracer.stats().truncated_attributes == 0);
+}
+
+TEST_CASE("where all bytes of a span are used, a value may still change, and one that does not fit leaves the old") {
+  InMemorySender sink;
+  Tracer tracer{sink, {.max_attribute_bytes = 1u << 20}};
+  {
+    ScopedSpan span = tracer.enter("x");
+    for (int i = 0; i < 63; ++i) span.set("key" + std::to_string(i), std::string(4096, 'a'));
+    span.set("key0", std::string(4100, 'b'));
+    span.set("key1", std::string(8192, 'c'));
+    span.set("new", std::string(4096, 'd'));
+    span.set("short", "e");
+  }
+  const weir::StringAttributes attributes = sink.spans().at(0).attrs;
+  CHECK(attributes.size() == 64);
+  CHECK(attributes.at("key0") == std::string(4100, 'b'));
+  CHECK(attributes.at("key1") == std::string(4096, 'a'));
+  CHECK(attributes.count("new") == 0);
+  CHECK(attributes.at("short") == "e");
+  CHECK(tracer.stats().truncated_attributes == 2);
+}
+
+TEST_CASE("a key may be empty") {
+  InMemorySender sink;
+  Tracer tracer{sink};
+  { tracer.enter("x").set(std::string_view(), "text"); }
+  { tracer.enter("y").set("", 1); }
+  CHECK(sink.spans().at(0).attrs == weir::StringAttributes{{"", "text"}});
+  CHECK(sink.spans().at(1).attrs == weir::StringAttributes{{"", "1"}});
 }
 
 TEST_CASE("attributes given at the start are recorded as if set, and what changed in them counts") {

@@ -77,7 +77,7 @@ class ScopedSpan {
     with_parent,       // the same, but what it holds of its explicit parent has to be released
     not_sampled,       // the first of a trace that is not sampled, in the ambient context
     root_not_sampled,  // the same, and nothing was ambient before: it restores what every thread begins with
-    plain,             // has a slot; its attributes are in inline_, and what fits there is within its tracer's limits
+    plain,             // has a slot, its attributes are in inline_, none of them was cut or left out
     special,           // anything else: ends on the slow path
   };
   struct Parent {
@@ -114,7 +114,7 @@ class ScopedSpan {
   bool make_room(std::uint32_t key, std::size_t size) noexcept;
   bool grow(std::size_t needed) noexcept;
   void merge_equal_keys() noexcept;
-  void remove(std::size_t at) noexcept;
+  std::size_t find(std::uint32_t key, std::size_t from) noexcept;
   std::uint64_t word_at(std::size_t at) noexcept;
   std::uint32_t key_at(std::size_t at) noexcept { return detail::attribute_key(word_at(at)); }
   std::size_t bytes_at(std::size_t at) noexcept { return 8 + detail::padded(detail::attribute_bytes(word_at(at))); }
@@ -134,27 +134,27 @@ class ScopedSpan {
   void restore_context_slowly() noexcept;
 
   State ended() const noexcept { return thread_ != nullptr ? State::done : State::with_parent; }
-  std::byte* attributes() noexcept { return state_ == State::special && heap_ != nullptr ? heap_ : inline_; }
-  std::uint32_t capacity() const noexcept { return heap_ != nullptr ? heap_bytes_ : inline_bytes; }  // of a special one
+  std::uint32_t capacity() const noexcept { return begin_ == inline_ ? inline_bytes : heap_bytes_; }
+  const detail::AttributeLimits& limits() const noexcept { return state_ == State::special ? limits_ : ring_->limits(); }
 
   // A constructor writes what its span needs, and no more.
   State state_ = State::off;
   std::uint8_t flags_;  // of its context
   std::uint8_t slot_;
-  bool first_;                   // of its trace here: it changed the ambient context's flags
-  bool root_;                    // and its trace; only if first_
-  std::uint8_t previous_flags_;  // only if first_
-  std::uint32_t size_;           // of its attributes: bytes, a multiple of 8
-  detail::ThreadRing* ring_;     // where its slot is; alive as long as the slot is taken
-  std::uint32_t count_;          // of its attributes. Not beside size_: GCC would add to both at once, which takes longer
-  // Only of a special one.
-  detail::AttributeLimits limits_;
-  std::uint32_t truncated_;      // attributes, cut or left out
-  std::uint32_t heap_bytes_;     // at `heap_`; only if there is one
-  std::byte* heap_;              // where its attributes are; nullptr: in `inline_`
-  std::uint64_t tracer_id_;      // without a slot
-  std::uint64_t generation_;     // without a slot: of the process it began in
-  detail::ThreadState* thread_;  // whose ambient context it is; nullptr: nobody's
+  bool first_;                      // of its trace here: it changed the ambient context's flags
+  bool root_;                       // and its trace; only if first_
+  std::uint8_t previous_flags_;     // only if first_
+  std::uint32_t size_;              // of its attributes: bytes, a multiple of 8
+  std::byte* begin_;                // of its attributes: inline_, or of a special one on the heap
+  std::uint32_t count_;             // of its attributes. Not beside size_: GCC would add to both at once, which takes longer
+  std::uint32_t quick_end_;         // attributes that end before this fit, and are within the tracer's limits
+  detail::AttributeLimits limits_;  // of a special one, whose ring may be gone
+  std::uint32_t truncated_;         // of a special one: attributes, cut or left out
+  std::uint32_t heap_bytes_;        // if that is where they are
+  detail::ThreadRing* ring_;        // where its slot is; alive as long as the slot is taken
+  std::uint64_t tracer_id_;         // without a slot
+  std::uint64_t generation_;        // without a slot: of the process it began in
+  detail::ThreadState* thread_;     // whose ambient context it is; nullptr: nobody's
   union {
     Parent parent_;  // of one with an explicit parent
   };

@@ -21,6 +21,7 @@ namespace weir::inline v0 {
 }
 
 [[gnu::noinline]] inline void ScopedSpan::set_all(const Attributes& attributes) noexcept {
+  if (!recording()) return;
   for (const Attribute& attribute : attributes) set(attribute.key, attribute.value);
 }
 
@@ -38,23 +39,22 @@ namespace weir::inline v0 {
   }
 }
 
-/// For a value of `size` bytes, padded. nullptr, and nothing has happened: its key is not at hand, the room is used up, or the
-/// span is no plain one.
+/// For a value of `size` bytes, padded. nullptr, and nothing has happened: nothing is recorded, its key is not at hand, or there
+/// is more to be looked at.
 [[gnu::always_inline]] inline std::byte* ScopedSpan::take_room(Name key, AttributeValue::Type type, std::size_t size) noexcept {
-  if (state_ != State::plain) [[unlikely]]
-    return nullptr;
+  if (!recording()) return nullptr;
   const detail::ThreadRing* const ring = detail::thread_state.ring;  // any ring of this thread: ids are the process's
   const std::uint32_t* const known = ring != nullptr ? ring->known_name(key) : nullptr;
   const std::size_t end = size_with(size);
-  if (known == nullptr || end > inline_bytes) [[unlikely]]
+  if (known == nullptr || end > quick_end_) [[unlikely]]
     return nullptr;
   return append(*known, type, size, end);
 }
 
-/// Requires: room. `end` = size_with(size)
+/// Requires: room. `end`: size_with(size)
 [[gnu::always_inline]] inline std::byte* ScopedSpan::append(std::uint32_t key, AttributeValue::Type type, std::size_t size,
                                                             std::size_t end) noexcept {
-  std::byte* const out = attributes() + size_;
+  std::byte* const out = begin_ + size_;
   size_ = static_cast<std::uint32_t>(end);
   ++count_;
   detail::store_word(out, detail::attribute_word(key, static_cast<std::uint64_t>(type), size));
@@ -64,8 +64,8 @@ namespace weir::inline v0 {
 // Requires, from here on: recording().
 
 [[gnu::noinline, gnu::cold]] inline void ScopedSpan::put_text_slowly(Name key, std::string_view text) noexcept {
-  if (size_with(text.size()) > inline_bytes) become_special();
-  if (state_ == State::special && text.size() > limits_.bytes) {
+  if (text.size() > limits().bytes) {
+    become_special();
     text = detail::cut_text(text, limits_.bytes);
     ++truncated_;
   }
@@ -83,66 +83,71 @@ inline std::byte* ScopedSpan::take_room_slowly(Name key, AttributeValue::Type ty
     const detail::SpanSection section(thread);
     return thread.ring != nullptr ? thread.ring->name_id(key) : detail::intern(key.view());
   }();
-  if (size_with(size) > inline_bytes) become_special();
-  if (state_ == State::special && !make_room(id, size)) {
+  if (!make_room(id, size)) {
+    become_special();
     ++truncated_;
     return nullptr;
   }
-  return append(id, type, size, size_with(size));
+  std::byte* const out = append(id, type, size, size_with(size));
+  quick_end_ = std::min(limits().safe_end(count_, size_), capacity());
+  return out;
 }
 
-/// For one more attribute of a special one, with a value of `size` bytes. False: there is none.
+/// For one more attribute, with a value of `size` bytes. False: there is none, and its last value stays.
 inline bool ScopedSpan::make_room(std::uint32_t key, std::size_t size) noexcept {
-  if (count_ < limits_.count && size_with(size) <= capacity()) return true;
+  if (count_ < limits().count && size_with(size) <= capacity()) return true;
   merge_equal_keys();
-  if (count_ >= limits_.count) {  // full, but a value that is there already may still change
-    for (std::size_t at = 0; at < size_; at += bytes_at(at)) {
-      if (key_at(at) == key) {
-        remove(at);
-        break;
-      }
-    }
+  const std::size_t old = find(key, 0), freed = old < size_ ? bytes_at(old) : 0;
+  if (freed == 0 && count_ >= limits().count) return false;
+  if (!grow(size_with(size) - freed)) return false;
+  if (freed != 0) {
+    std::byte* const out = begin_ + old;
+    std::memmove(out, out + freed, size_ - old - freed);
+    size_ -= static_cast<std::uint32_t>(freed);
+    --count_;
   }
-  return count_ < limits_.count && grow(size_with(size));
+  return true;
 }
 
 /// Keeps the last value of each key.
 inline void ScopedSpan::merge_equal_keys() noexcept {
-  for (std::size_t at = 0; at < size_;) {
-    std::size_t later = at + bytes_at(at);
-    while (later < size_ && key_at(later) != key_at(at)) later += bytes_at(later);
-    if (later < size_) {
-      remove(at);
+  std::size_t kept = 0;
+  for (std::size_t at = 0, next = 0; at < size_; at = next) {
+    const std::size_t bytes = bytes_at(at);
+    next = at + bytes;
+    if (find(key_at(at), next) < size_) {
+      --count_;
     } else {
-      at += bytes_at(at);
+      if (kept != at) std::memmove(begin_ + kept, begin_ + at, bytes);
+      kept += bytes;
     }
   }
+  size_ = static_cast<std::uint32_t>(kept);
+}
+
+/// size_: it is not there.
+inline std::size_t ScopedSpan::find(std::uint32_t key, std::size_t from) noexcept {
+  while (from < size_ && key_at(from) != key) from += bytes_at(from);
+  return from;
 }
 
 inline std::uint64_t ScopedSpan::word_at(std::size_t at) noexcept {
   std::uint64_t word = 0;
-  std::memcpy(&word, attributes() + at, sizeof word);
+  std::memcpy(&word, begin_ + at, sizeof word);
   return word;
 }
 
-inline void ScopedSpan::remove(std::size_t at) noexcept {
-  const std::size_t bytes = bytes_at(at);
-  std::byte* const out = attributes() + at;
-  std::memmove(out, out + bytes, size_ - at - bytes);
-  size_ -= static_cast<std::uint32_t>(bytes);
-  --count_;
-}
-
-/// To `needed` bytes or more, of a special one.
+/// To `needed` bytes or more.
 inline bool ScopedSpan::grow(std::size_t needed) noexcept {
   if (needed <= capacity()) return true;
   if (needed > max_attribute_bytes) return false;
   const std::size_t wanted = std::min(max_attribute_bytes, std::max(std::size_t{capacity()} * 2, needed));
   auto* const larger = static_cast<std::byte*>(std::malloc(wanted + 16));
   if (larger == nullptr) return false;
-  std::memcpy(larger, attributes(), size_);
-  std::free(heap_);
-  heap_ = larger;
+  become_special();
+  std::memcpy(larger, begin_, size_);
+  if (begin_ != inline_) std::free(begin_);
+  begin_ = larger;
   heap_bytes_ = static_cast<std::uint32_t>(wanted);
   return true;
 }

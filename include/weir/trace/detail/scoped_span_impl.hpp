@@ -191,7 +191,9 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
 
 [[gnu::always_inline]] inline void ScopedSpan::begin(detail::ThreadRing& ring, TraceId trace, SpanId parent, std::uint32_t name,
                                                      SpanKind kind, SpanId span) noexcept {
+  begin_ = inline_;
   count_ = size_ = 0;
+  quick_end_ = ring.quick_end();
   record_.trace_high = trace.high;
   record_.trace_low = trace.low;
   record_.parent = parent.value;
@@ -202,8 +204,6 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   ring_ = &ring;
   state_ = State::plain;
   slot_ = static_cast<std::uint8_t>(ring.try_open_slot(record_));
-  if (ring.has_tight_limits()) [[unlikely]]
-    become_special();
 }
 
 [[gnu::noinline, gnu::cold]] inline void ScopedSpan::begin_without_slot(std::uint64_t tracer_id) noexcept {
@@ -217,13 +217,12 @@ inline ScopedSpan::ScopedSpan(Tracer& tracer, const Context& parent, Name name, 
   generation_ = detail::process().generation();
 }
 
-/// Requires: its slot is taken, or it begins just now.
+/// Requires: it is plain, or special already.
 [[gnu::noinline, gnu::cold]] inline void ScopedSpan::become_special() noexcept {
   if (state_ == State::special) return;
   state_ = State::special;
   limits_ = ring_->limits();
   truncated_ = 0;
-  heap_ = nullptr;
 }
 
 /// Not recorded.
@@ -346,7 +345,6 @@ inline Context ScopedSpan::context() const noexcept {
   detail::ThreadState& thread = detail::thread_state;
   const bool reentrant = thread.tracer_id == detail::SpanSection::busy_id;
   const State state = state_;
-  std::byte* const all = attributes();
   state_ = ended();
   if (state == State::root_not_sampled) {
     root_ = first_ = true;
@@ -366,8 +364,8 @@ inline Context ScopedSpan::context() const noexcept {
       if (ring != nullptr) {
         if (state == State::special && truncated_ != 0) ring->count_truncated(truncated_);
         const std::uint64_t zero = 0;
-        std::memcpy(all + size_, &zero, sizeof zero);
-        if (ring->reserve(record_bytes())) write(*ring, all);
+        std::memcpy(begin_ + size_, &zero, sizeof zero);
+        if (ring->reserve(record_bytes())) write(*ring, begin_);
       }
       if (slotted && ring == ring_) {
         ring_->close_slot(slot_);
@@ -375,7 +373,7 @@ inline Context ScopedSpan::context() const noexcept {
         ring_->abandon_slot(slot_);
       }
     }
-    if (all != inline_) std::free(all);
+    if (begin_ != inline_) std::free(begin_);
   }
   if (thread_ == &thread && !reentrant) restore_context_slowly();
 }

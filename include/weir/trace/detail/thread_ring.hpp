@@ -10,6 +10,7 @@
 // A ring belongs to its thread and to its sender; the last of the two to let go returns it to where its memory came from. A
 // sender gives a ring whose thread has let go to the next thread: positions and counts go on from where they were.
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -28,6 +29,11 @@ namespace weir::inline v0::detail {
 struct AttributeLimits {
   std::uint32_t count, bytes;
 
+  /// Where `taken` attributes end at `size`, further ones that end before this are within the limits, whatever they are.
+  std::uint32_t safe_end(std::uint32_t taken, std::uint32_t size) const noexcept {
+    const std::uint64_t room = std::min(std::uint64_t{8} * (count - std::min(count, taken)), std::uint64_t{8} + bytes);
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(size + room, max_record_bytes));
+  }
   friend bool operator==(const AttributeLimits&, const AttributeLimits&) = default;
 };
 
@@ -66,7 +72,7 @@ class alignas(128) ThreadRing {
     if (tracer_id_ != tracer_id) tracer_id_ = tracer_id;
     if (generation_ != fork_generation) generation_ = fork_generation;
     if (limits_ != limits) limits_ = limits;
-    tight_limits_ = limits.count < inline_attribute_bytes / 8 || limits.bytes < inline_attribute_bytes;
+    quick_end_ = std::min(limits.safe_end(0, 0), inline_attribute_bytes);
     ticker_ = ticker;
     wake_ = wake_reader;
   }
@@ -74,8 +80,8 @@ class alignas(128) ThreadRing {
   std::uint64_t tracer_id() const noexcept { return tracer_id_; }
   std::uint64_t generation() const noexcept { return generation_; }
   const AttributeLimits& limits() const noexcept { return limits_; }
-  /// Whether attributes may exceed them that fit into a ScopedSpan without an allocation.
-  bool has_tight_limits() const noexcept { return tight_limits_; }
+  /// Attributes that end before this are within them, and fit into a ScopedSpan.
+  std::uint32_t quick_end() const noexcept { return quick_end_; }
   std::uint64_t ticks() const noexcept { return ticker_.now(); }
 
   /// Distinct in this ring: an odd multiple of a counter, xor a key of the ring's own, for which 0 would come after 2^63 of them.
@@ -192,8 +198,8 @@ class alignas(128) ThreadRing {
 
  private:
   struct CachedName {
-    const char* text;
-    std::uint32_t word, id;
+    const char* text = nullptr;
+    std::uint32_t word = UINT32_MAX, id = 0;  // no name's: one may have no text either
   };
   static constexpr std::size_t max_name_probes = 8;
   static constexpr std::uint64_t id_step = 0x9E3779B97F4A7C15, inverse_step = 0xF1DE83E19937733D;  // 2^64 / golden ratio; times it, 1
@@ -283,7 +289,8 @@ class alignas(128) ThreadRing {
   std::uint64_t span_count_ = 0, span_key_ = 0, trace_keys_[2] = {};
   Ticker ticker_;
   AttributeLimits limits_{};
-  bool tight_limits_ = true, fixed_ids_ = false;
+  std::uint32_t quick_end_ = 0;
+  bool fixed_ids_ = false;
   std::uint64_t tracer_id_ = 0, generation_ = 0;
   std::uint64_t woken_at_ = UINT64_MAX;
   Wake wake_ = nullptr;
