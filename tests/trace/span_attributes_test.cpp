@@ -122,11 +122,13 @@ TEST_CASE("whatever the limits, the last value of each key is kept, of as many k
     std::map<std::string, std::string> expected;
     std::uint64_t truncated = 0;
     const auto expect = [&](const std::string& key, const std::string& value) {
-      if (expected.contains(key) || expected.size() < most) {
+      const bool kept = expected.contains(key) || expected.size() < most;
+      if (kept) {
         expected[key] = value;
       } else {
         ++truncated;
       }
+      return kept;
     };
     {
       ScopedSpan span = tracer.enter("x");
@@ -144,8 +146,7 @@ TEST_CASE("whatever the limits, the last value of each key is kept, of as many k
             break;
           default:
             span.set(key, text);
-            if (text.size() > longest) ++truncated;
-            expect(key, text.substr(0, longest));
+            if (expect(key, text.substr(0, longest)) && text.size() > longest) ++truncated;
         }
       }
     }
@@ -189,6 +190,24 @@ TEST_CASE("where all bytes of a span are used, a value may still change, and one
   CHECK(attributes.count("new") == 0);
   CHECK(attributes.at("short") == "e");
   CHECK(tracer.stats().truncated_attributes == 2);
+}
+
+TEST_CASE("what gives way to a value that does not fit after all allows no more attributes than the limits") {
+  InMemorySender sink;
+  Tracer tracer{sink, {.max_attributes = 8, .max_attribute_bytes = 1u << 20}};
+  for (int round = 0; round < 2; ++round) {  // in the second all keys are at hand
+    ScopedSpan span = tracer.enter("x");
+    span.set("body", std::string(240'000, 'a'));
+    span.set("size", 1);
+    span.set("body", "short");
+    span.set("too long", std::string(262'100, 'b'));
+    span.set("1", 1), span.set("2", 2), span.set("3", 3), span.set("4", 4), span.set("5", 5), span.set("6", 6), span.set("7", 7);
+  }
+  const weir::StringAttributes expected{{"body", "short"}, {"size", "1"}, {"1", "1"}, {"2", "2"},
+                                        {"3", "3"},        {"4", "4"},    {"5", "5"}, {"6", "6"}};
+  CHECK(sink.spans().at(0).attrs == expected);
+  CHECK(sink.spans().at(1).attrs == expected);
+  CHECK(tracer.stats().truncated_attributes == 4);
 }
 
 TEST_CASE("a key may be empty") {

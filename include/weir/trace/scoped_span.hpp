@@ -147,7 +147,7 @@ class ScopedSpan {
   std::uint32_t size_;              // of its attributes: bytes, a multiple of 8
   std::byte* begin_;                // of its attributes: inline_, or of a special one on the heap
   std::uint32_t count_;             // of its attributes. Not beside size_: GCC would add to both at once, which takes longer
-  std::uint32_t quick_end_;         // attributes that end before this fit, and are within the tracer's limits
+  std::uint32_t quick_end_;         // attributes that end here at the latest fit, and are within the tracer's limits
   detail::AttributeLimits limits_;  // of a special one, whose ring may be gone
   std::uint32_t truncated_;         // of a special one: attributes, cut or left out
   std::uint32_t heap_bytes_;        // if that is where they are

@@ -64,12 +64,13 @@ namespace weir::inline v0 {
 // Requires, from here on: recording().
 
 [[gnu::noinline, gnu::cold]] inline void ScopedSpan::put_text_slowly(Name key, std::string_view text) noexcept {
-  if (text.size() > limits().bytes) {
-    become_special();
-    text = detail::cut_text(text, limits_.bytes);
-    ++truncated_;
-  }
-  if (std::byte* const out = take_room_slowly(key, AttributeValue::Type::string, text.size())) detail::copy_padded(out, text);
+  const std::string_view kept = detail::cut_text(text, limits().bytes);
+  std::byte* const out = take_room_slowly(key, AttributeValue::Type::string, kept.size());
+  if (out == nullptr) return;
+  detail::copy_padded(out, kept);
+  if (kept.size() == text.size()) return;
+  become_special();
+  ++truncated_;
 }
 
 [[gnu::noinline, gnu::cold]] inline void ScopedSpan::put_word_slowly(Name key, AttributeValue::Type type, std::uint64_t word) noexcept {
@@ -83,12 +84,13 @@ inline std::byte* ScopedSpan::take_room_slowly(Name key, AttributeValue::Type ty
     const detail::SpanSection section(thread);
     return thread.ring != nullptr ? thread.ring->name_id(key) : detail::intern(key.view());
   }();
-  if (!make_room(id, size)) {
+  std::byte* out = nullptr;
+  if (make_room(id, size)) {
+    out = append(id, type, size, size_with(size));
+  } else {
     become_special();
     ++truncated_;
-    return nullptr;
   }
-  std::byte* const out = append(id, type, size, size_with(size));
   quick_end_ = std::min(limits().safe_end(count_, size_), capacity());
   return out;
 }

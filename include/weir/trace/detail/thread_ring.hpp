@@ -29,7 +29,7 @@ namespace weir::inline v0::detail {
 struct AttributeLimits {
   std::uint32_t count, bytes;
 
-  /// Where `taken` attributes end at `size`, further ones that end before this are within the limits, whatever they are.
+  /// After `taken` attributes, which end at `size`, those that end here at the latest are within the limits, whatever they are.
   std::uint32_t safe_end(std::uint32_t taken, std::uint32_t size) const noexcept {
     const std::uint64_t room = std::min(std::uint64_t{8} * (count - std::min(count, taken)), std::uint64_t{8} + bytes);
     return static_cast<std::uint32_t>(std::min<std::uint64_t>(size + room, max_record_bytes));
@@ -80,7 +80,7 @@ class alignas(128) ThreadRing {
   std::uint64_t tracer_id() const noexcept { return tracer_id_; }
   std::uint64_t generation() const noexcept { return generation_; }
   const AttributeLimits& limits() const noexcept { return limits_; }
-  /// Attributes that end before this are within them, and fit into a ScopedSpan.
+  /// Attributes that end here at the latest are within them, and fit into a ScopedSpan.
   std::uint32_t quick_end() const noexcept { return quick_end_; }
   std::uint64_t ticks() const noexcept { return ticker_.now(); }
 
