@@ -5,10 +5,10 @@
 //
 // The span's name is title() of the operation's Args, else the operation's name; its kind is the operation's. What Args,
 // Result and the data events emitted on it describe becomes its attributes (a Failure marks it as failed); an exception that
-// leaves the operation's scope marks it as failed, too. Where the span is not recorded, nothing is asked to describe itself. Its parent is
-// the span of the nearest operation above; where there is none, or a ContextScope is nearer, the thread's ambient context. An operation
-// that is its thread's current one makes its span the thread's ambient context, so that spans entered by hand nest below it. One bridge per
-// root: two would nest their spans into each other's traces.
+// leaves the operation's scope marks it as failed, too. Where the span is not recorded, nothing is asked to describe itself.
+// Its parent is the span of the nearest operation above; where there is none, or a ContextScope is nearer, the thread's ambient
+// context. An operation that is its thread's current one makes its span the thread's ambient context, so that spans entered by
+// hand nest below it. One bridge per root: two would nest their spans into each other's traces.
 
 #include <memory>
 #include <new>

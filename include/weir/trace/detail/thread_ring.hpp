@@ -27,12 +27,11 @@
 namespace weir::inline v0::detail {
 
 struct AttributeLimits {
-  std::uint32_t count, bytes;
+  std::uint32_t count, bytes;  // at most 255 and max_record_bytes
 
   /// After `taken` attributes, which end at `size`, those that end here at the latest are within the limits, whatever they are.
   std::uint32_t safe_end(std::uint32_t taken, std::uint32_t size) const noexcept {
-    const std::uint64_t room = std::min(std::uint64_t{8} * (count - std::min(count, taken)), std::uint64_t{8} + bytes);
-    return static_cast<std::uint32_t>(std::min<std::uint64_t>(size + room, max_record_bytes));
+    return size + std::min(8 * (count - std::min(count, taken)), 8 + bytes);
   }
   friend bool operator==(const AttributeLimits&, const AttributeLimits&) = default;
 };
@@ -199,7 +198,7 @@ class alignas(128) ThreadRing {
  private:
   struct CachedName {
     const char* text = nullptr;
-    std::uint32_t word = UINT32_MAX, id = 0;  // no name's: one may have no text either
+    std::uint32_t word = UINT32_MAX, id = 0;  // no name has this word; one that is empty may have no text either
   };
   static constexpr std::size_t max_name_probes = 8;
   static constexpr std::uint64_t id_step = 0x9E3779B97F4A7C15, inverse_step = 0xF1DE83E19937733D;  // 2^64 / golden ratio; times it, 1
